@@ -1,0 +1,49 @@
+"""Models as graphs of blocks with exact parameters, bytes, cache entries and FLOPs."""
+
+from planner.architecture.blocks import (
+    Block,
+    Cache,
+    Edge,
+    FlopTerm,
+    Identity,
+    Model,
+    Phase,
+    Read,
+    Router,
+    Span,
+    Speculation,
+    Tensor,
+    WeightGroup,
+)
+from planner.architecture.catalogue import Entry, find_model, list_models
+from planner.architecture.families import Family, family, family_names
+from planner.architecture.formats import FORMATS, Format, convert, format_of
+from planner.architecture.importer import load_model, read_config
+
+__all__ = [
+    "FORMATS",
+    "Block",
+    "Cache",
+    "Edge",
+    "Entry",
+    "Family",
+    "FlopTerm",
+    "Format",
+    "Identity",
+    "Model",
+    "Phase",
+    "Read",
+    "Router",
+    "Span",
+    "Speculation",
+    "Tensor",
+    "WeightGroup",
+    "convert",
+    "family",
+    "family_names",
+    "find_model",
+    "format_of",
+    "list_models",
+    "load_model",
+    "read_config",
+]

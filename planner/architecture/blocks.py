@@ -1,0 +1,413 @@
+"""The architecture graph: blocks of equal layers with their weights, caches, reads and FLOPs.
+
+Quantities of a block are per ONE of its layers unless a name says otherwise. Blocks stand in execution order; blocks
+over the same layers (attention and MLP of layers 3-60) alternate layer by layer, and the draft module's blocks come
+last. FLOPs are 2 x multiply-accumulate. Linear layers cost 2 x active parameters per token and need no ``FlopTerm``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date
+from fractions import Fraction
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from planner.architecture.formats import FORMATS, format_of
+from planner.errors import InputError, nearest
+from planner.quantities import Figure, figure_of
+
+if TYPE_CHECKING:
+    import networkx
+    from numpy.typing import NDArray
+
+    Probability = Figure
+else:
+    Probability = figure_of("fraction")
+
+Phase = Literal["prefill", "decode"]
+MAX_PARAMETERS = 2**50  # some 1e15: beyond it a configuration is a mistake
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Span(_Part):
+    """Which cache entries exist or are read at a context of T tokens: min(cap, floor(min(T, window) / ratio))."""
+
+    ratio: Positive = 1
+    window: Positive | None = None
+    cap: Count | None = None
+
+    @overload
+    def entries(self, tokens: int) -> int: ...
+    @overload
+    def entries(self, tokens: float) -> float: ...
+    @overload
+    def entries(self, tokens: NDArray[Any]) -> NDArray[Any]: ...
+    def entries(self, tokens: Any) -> Any:
+        """Entries at ``tokens``: exact for integers, continuous (no floor) for floats; arrays element by element."""
+        if isinstance(tokens, int | float):
+            low: Any = min
+            whole = isinstance(tokens, int)
+        else:
+            import numpy as np
+
+            low, tokens = np.minimum, np.asarray(tokens)
+            whole = tokens.dtype.kind in "iu"
+        if self.window is not None:
+            tokens = low(tokens, self.window)
+        if self.ratio > 1:
+            tokens = tokens // self.ratio if whole else tokens / self.ratio
+        return tokens if self.cap is None else low(tokens, self.cap)
+
+
+class Tensor(_Part):
+    """One stored tensor; a matrix is (output rows, input columns)."""
+
+    name: str
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)]
+    format: str
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise ValueError(f"unknown storage format {name[:64]!r}; {nearest(name[:64], list(FORMATS))}")
+        return name
+
+    @property
+    def parameters(self) -> int:
+        return prod(self.shape)
+
+    def bytes(self, override: Mapping[str, str] = {}) -> int:
+        """Bytes with scales, stored as ``override.get(format, format)``."""
+        return format_of(override.get(self.format, self.format)).bytes_of(self.shape)
+
+
+class WeightGroup(_Part):
+    """Tensors that live and move together: one member (an expert, or all there is) and how many members a layer has.
+
+    ``access``: ``dense`` reads everything each pass, ``routed`` only the ``active`` members a token is sent to,
+    ``lookup`` only ``rows_per_token`` rows. ``address`` says when the need is known: always, from the token, or only
+    from the router. ``tensor_axis``: tensor parallelism can cut a member into any divisor of it; 1 = a copy per rank.
+    ``shares``: ``block/group`` whose memory this group uses; it costs FLOPs and reads here but no memory of its own.
+    """
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    count: Positive = 1
+    active: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
+    access: Literal["dense", "routed", "lookup"] = "dense"
+    address: Literal["static", "token", "activation"] = "static"
+    tensor_axis: Positive = 1
+    rows: Positive | None = None
+    rows_per_token: Amount = 0
+    counted_active: bool = True
+    shares: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WeightGroup:
+        if self.active > self.count:
+            raise ValueError(f"active {self.active:g} is more than count {self.count}")
+        if self.access == "lookup" and self.rows is None:
+            raise ValueError("a lookup group needs rows")
+        return self
+
+    @property
+    def member_parameters(self) -> int:
+        return sum(tensor.parameters for tensor in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters stored by this group: all members, none if the memory is shared."""
+        return 0 if self.shares else self.count * self.member_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters one token passes through (a whole table for a lookup), shared memory included."""
+        return int(Fraction(self.active) * self.member_parameters)
+
+    @property
+    def flops_per_token(self) -> int:
+        """2 x multiply-accumulate of the linear layers; a lookup multiplies nothing."""
+        return 0 if self.access == "lookup" else 2 * self.active_parameters
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(sorted({tensor.format for tensor in self.tensors}))
+
+    def member_bytes(self, override: Mapping[str, str] = {}) -> int:
+        """Bytes of one member, scales included, whether or not the memory is shared."""
+        return sum(tensor.bytes(override) for tensor in self.tensors)
+
+    def bytes(self, override: Mapping[str, str] = {}) -> int:
+        """Bytes stored by this group: all members, none if the memory is shared."""
+        return 0 if self.shares else self.count * self.member_bytes(override)
+
+    def row_bytes(self, override: Mapping[str, str] = {}) -> int:
+        """Bytes of one row of a lookup group, rounded up."""
+        return -(-self.member_bytes(override) // (self.rows or 1))
+
+
+class Cache(_Part):
+    """State a sequence keeps in one layer: ``span.entries(T)`` entries of ``layouts[name]`` bytes, and fixed bytes.
+
+    ``elements`` per entry. ``page_tokens``: tokens per page of the usual runtime (a runtime profile may say otherwise).
+    ``tensor_axis``: as for weights; 1 = every tensor-parallel rank holds all of it.
+    """
+
+    name: str
+    role: Literal["kv", "index", "state"] = "kv"
+    span: Span = Span()
+    elements: Positive
+    layouts: dict[str, Positive]
+    fixed_bytes: Count = 0
+    tensor_axis: Positive = 1
+    page_tokens: Positive
+    persist: Literal["append", "checkpoint", "none"] = "append"
+
+    def entry_bytes(self, layout: str) -> int:
+        """Bytes of one entry in that layout."""
+        if layout not in self.layouts:
+            raise InputError(f"cache {self.name!r} has no layout {layout[:64]!r}", mend=nearest(layout[:64], list(self.layouts)))
+        return self.layouts[layout]
+
+    def bytes(self, tokens: int, layout: str, page_tokens: int | None = None) -> int:
+        """Bytes held at ``tokens`` of context, whole pages."""
+        page = max(1, (page_tokens or self.page_tokens) // self.span.ratio)
+        pages = -(-self.span.entries(tokens) // page)
+        return pages * page * self.entry_bytes(layout) + self.fixed_bytes
+
+
+class Read(_Part):
+    """What attention of one layer reads per sequence and step: ``span`` of a cache that ``block`` owns."""
+
+    cache: str
+    block: str
+    span: Span = Span()
+
+
+class FlopTerm(_Part):
+    """Attention work of one layer that is not a linear layer.
+
+    ``per_pair``: FLOPs per new token and entry of ``span``. ``per_cached_token``: FLOPs per token already cached, paid
+    once per chunk. Terms without mode always count; terms of different modes are alternatives, of which a phase may
+    use those that list it: the cheaper one in prefill.
+    """
+
+    name: str
+    mode: str = ""
+    phases: tuple[Phase, ...] = ("prefill", "decode")
+    per_pair: Amount
+    per_cached_token: Amount = 0
+    span: Span = Span()
+    tensor_axis: Positive = 1
+    dtype: str = "bf16"
+
+
+class Block(_Part):
+    """One operator group of ``layers`` equal layers starting at layer ``first_layer``.
+
+    The embedding stands before layer 0 at -1, the head after the last layer at ``Model.layers``, as the draft module does.
+    """
+
+    id: str
+    kind: Literal["embedding", "attention", "mlp", "moe", "head", "draft", "memory"]
+    first_layer: Annotated[int, Field(ge=-1)]
+    layers: Positive
+    draft: bool = False
+    weights: tuple[WeightGroup, ...] = ()
+    caches: tuple[Cache, ...] = ()
+    reads: tuple[Read, ...] = ()
+    flops: tuple[FlopTerm, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Stored parameters of all layers of the block."""
+        return self.layers * sum(group.parameters for group in self.weights)
+
+    def bytes(self, override: Mapping[str, str] = {}) -> int:
+        """Stored bytes of all layers of the block."""
+        return self.layers * sum(group.bytes(override) for group in self.weights)
+
+    def modes(self, phase: Phase) -> tuple[str, ...]:
+        """The alternative modes that ``phase`` may use, in the order of ``flops``; empty if there is no choice."""
+        return tuple(dict.fromkeys(term.mode for term in self.flops if term.mode and phase in term.phases))
+
+
+class Edge(_Part):
+    """What flows from one block to the next, per token; dispatch and combine per token and chosen expert."""
+
+    source: str
+    target: str
+    kind: Literal["residual", "dispatch", "combine", "kv_handoff", "draft"]
+    elements_per_token: Positive
+    dtype: str
+
+
+class Router(_Part):
+    """Each token goes to ``active`` of ``experts`` within the ``active_groups`` best of ``groups``, and to all ``shared``."""
+
+    experts: Positive
+    active: Positive
+    shared: Count = 0
+    groups: Positive = 1
+    active_groups: Positive = 1
+
+
+class Speculation(_Part):
+    """Draft tokens per step, and for each the probability that it is accepted given that those before it were."""
+
+    depth: Positive
+    acceptance: tuple[Probability, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Speculation:
+        if len(self.acceptance) != self.depth:
+            raise ValueError(f"acceptance has {len(self.acceptance)} figures for depth {self.depth}")
+        if any(figure.highest > 1 for figure in self.acceptance):
+            raise ValueError("an acceptance is a probability")
+        return self
+
+
+class Identity(_Part):
+    """Who a model is and where its description comes from."""
+
+    id: str
+    name: str
+    aliases: tuple[str, ...] = ()
+    source: str
+    as_of: date | None = None
+    license: str = ""
+
+
+class Model(Identity):
+    """A model as a graph of blocks; counts and bytes are exact integers."""
+
+    family: str
+    hidden_size: Positive
+    vocabulary: Positive
+    layers: Positive
+    max_context: Positive
+    router: Router | None = None
+    speculation: Speculation | None = None
+    blocks: tuple[Block, ...]
+    edges: tuple[Edge, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        ids = Counter(block.id for block in self.blocks)
+        for name, times in ids.items():
+            if times > 1:
+                raise ValueError(f"two blocks are called {name!r}")
+        groups = {f"{block.id}/{group.name}" for block in self.blocks for group in block.weights if not group.shares}
+        caches = {(block.id, cache.name) for block in self.blocks for cache in block.caches}
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in ids:
+                    raise ValueError(f"an edge names no block {end!r}")
+        for block in self.blocks:
+            for group in block.weights:
+                if group.shares and group.shares not in groups:
+                    raise ValueError(f"group {block.id}/{group.name} shares {group.shares!r}, which does not exist")
+            for read in block.reads:
+                if (read.block, read.cache) not in caches:
+                    raise ValueError(f"block {block.id} reads {read.block}/{read.cache}, which does not exist")
+        if sum(block.parameters for block in self.blocks) > MAX_PARAMETERS:
+            raise ValueError(f"the sizes make more than {MAX_PARAMETERS} parameters, which no model has")
+        return self
+
+    def block(self, name: str) -> Block:
+        """The block of that id."""
+        for block in self.blocks:
+            if block.id == name:
+                return block
+        raise InputError(f"model {self.id} has no block {name[:64]!r}", mend=nearest(name[:64], [b.id for b in self.blocks]))
+
+    def graph(self) -> networkx.MultiDiGraph[str]:
+        """Blocks as nodes (attribute ``block``) and edges keyed by kind, so that the residual runs beside a dispatch."""
+        import networkx
+
+        graph: networkx.MultiDiGraph[str] = networkx.MultiDiGraph(id=self.id)
+        for block in self.blocks:
+            graph.add_node(block.id, block=block)
+        for edge in self.edges:
+            graph.add_edge(edge.source, edge.target, edge.kind, **edge.model_dump(exclude={"source", "target"}))
+        return graph
+
+    def parameters(self) -> dict[str, int]:
+        """Exact counts: ``total`` (without draft module), ``draft`` (what only it has), ``active`` per token (output
+        head included, input embedding not) and ``active_with_embedding``, as publishers count one or the other way."""
+        main = [block for block in self.blocks if not block.draft]
+        active = {
+            counted: sum(b.layers * g.active_parameters for b in main for g in b.weights if g.counted_active is counted)
+            for counted in (True, False)
+        }
+        shared = sum(b.layers * g.active_parameters for b in main for g in b.weights if not g.counted_active and g.shares)
+        return {
+            "total": sum(block.parameters for block in main),
+            "draft": sum(block.parameters for block in self.blocks if block.draft),
+            "active": active[True],
+            "active_with_embedding": active[True] + active[False] - shared,
+        }
+
+    def bytes_by_format(self, override: Mapping[str, str] = {}, *, draft: bool = False) -> dict[str, int]:
+        """Stored weight bytes, scales included, by the format they are stored in; ``draft`` adds the draft module."""
+        total: Counter[str] = Counter()
+        for block in self._part(draft):
+            for group in block.weights:
+                if not group.shares:
+                    for tensor in group.tensors:
+                        total[override.get(tensor.format, tensor.format)] += block.layers * group.count * tensor.bytes(override)
+        return {name: total[name] for name in sorted(total)}
+
+    def weight_bytes(self, override: Mapping[str, str] = {}, *, draft: bool = False) -> int:
+        """Stored weight bytes, scales included; ``draft`` adds the draft module."""
+        return sum(block.bytes(override) for block in self._part(draft))
+
+    def layouts(self) -> tuple[str, ...]:
+        """The layouts that every cache of the model has."""
+        tables = [cache.layouts for block in self.blocks for cache in block.caches]
+        return tuple(name for name in tables[0] if all(name in table for table in tables)) if tables else ()
+
+    def kv_bytes_per_token(self, layout: str, *, draft: bool = False) -> int:
+        """Bytes by which one more token of context grows all caches of a sequence (windows not yet or never full
+        count, caps not), rounded up to a byte where a cache keeps one entry for several tokens."""
+        growth = sum(
+            (Fraction(layers * cache.entry_bytes(layout), cache.span.ratio) for layers, cache in self._caches(draft)), Fraction()
+        )
+        return -(-growth.numerator // growth.denominator)
+
+    def cache_bytes(self, tokens: int, layout: str, *, draft: bool = False, page_tokens: int | None = None) -> int:
+        """Bytes one sequence of ``tokens`` holds in all layers, whole pages and fixed state included."""
+        return sum(layers * cache.bytes(tokens, layout, page_tokens) for layers, cache in self._caches(draft))
+
+    def fixed_bytes(self, *, draft: bool = False) -> int:
+        """Bytes one sequence holds whatever its length."""
+        return sum(layers * cache.fixed_bytes for layers, cache in self._caches(draft))
+
+    def read_bytes(self, tokens: int, layout: str, *, draft: bool = False) -> int:
+        """Bytes one decode step reads from the caches of one sequence at ``tokens`` of context, each reader counted."""
+        entry = {(b.id, c.name): c.entry_bytes(layout) for b in self.blocks for c in b.caches}
+        fixed = {(b.id, c.name): c.fixed_bytes for b in self.blocks for c in b.caches}
+        return sum(
+            block.layers * (read.span.entries(tokens) * entry[read.block, read.cache] + fixed[read.block, read.cache])
+            for block in self._part(draft)
+            for read in block.reads
+        )
+
+    def _part(self, draft: bool) -> tuple[Block, ...]:
+        return tuple(block for block in self.blocks if draft or not block.draft)
+
+    def _caches(self, draft: bool) -> Iterator[tuple[int, Cache]]:
+        for block in self._part(draft):
+            for cache in block.caches:
+                yield block.layers, cache

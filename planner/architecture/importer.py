@@ -1,0 +1,96 @@
+"""Names to models: the catalogue, Hugging Face config.json files, and the hub (extra ``hub``)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from planner.architecture.blocks import Identity, Model
+from planner.architecture.catalogue import find_model, list_models
+from planner.architecture.families import GROUP, family, family_names
+from planner.documents import parse_json, read_text
+from planner.errors import InputError, PlannerError, nearest
+from planner.plugins import BUILTIN
+
+MAX_CONFIG_BYTES = 2**20
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+def load_model(name: str | os.PathLike[str]) -> Model:
+    """A model by catalogue id or alias, path of a config.json or of its folder, or hub id ``org/name``.
+
+    A name of the catalogue wins over a file or folder of that name; write ``./name`` for the latter.
+    """
+    if isinstance(name, str):
+        entry = find_model(name)
+        if entry is not None:
+            return entry.load()
+    text = os.fspath(name)
+    path = _existing(text)
+    if path is not None:
+        return read_config(path)
+    if not isinstance(name, str) or text.endswith(".json") or text.startswith((".", "/", "~")):
+        raise InputError("no such file or folder", where=repr(text[:200]), mend="check the path")
+    if HUB_ID.fullmatch(text):
+        return _from_hub(text)
+    known = [known for entry in list_models() for known in (entry.id, *entry.aliases)]
+    raise InputError(f"no model {text[:64]!r} in the catalogue, nor such a file", mend=nearest(text[:64], known))
+
+
+def read_config(path: Path, id: str = "") -> Model:
+    """The model of a Hugging Face config.json, or of the folder that holds one."""
+    file = path / "config.json" if path.is_dir() else path
+    where = str(file)
+    config = parse_json(read_text(file, max_bytes=MAX_CONFIG_BYTES), where)
+    if not isinstance(config, dict):
+        raise InputError("holds no JSON object", where=where, mend="name a Hugging Face config.json")
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise InputError("model_type: is missing or no text", where=where, mend="name a Hugging Face config.json")
+    if kind not in family_names():
+        raise InputError(f"model_type: {kind[:64]!r} is not known", where=where, mend=nearest(kind[:64], list(family_names())))
+    title = id or (file.resolve().parent.name if file.name == "config.json" else file.stem)
+    identity = Identity(id=slug(title), name=slug(title), source="imported config.json")
+    try:
+        return family(kind).read(config, identity, where)
+    except PlannerError:
+        raise
+    except Exception as error:
+        if kind in BUILTIN[GROUP]:
+            raise
+        raise InputError(
+            f"the plugin for model_type {kind!r} failed ({type(error).__name__}: {str(error)[:200]})",
+            where=where,
+            mend="mend or uninstall its package",
+        ) from None
+
+
+def slug(text: str) -> str:
+    """Kebab-case of a name: lower-case letters, digits and dots, anything else a dash."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:96] or "model"
+
+
+def _existing(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.exists() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _from_hub(name: str) -> Model:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise InputError(
+            f"no model, file or folder {name!r}, and reading it from the hub needs an extra",
+            mend="pip install 'inference-planner[hub]'",
+        ) from None
+    try:
+        file = hf_hub_download(name, "config.json")
+    except Exception as error:  # the client raises its own, its transport's and the file system's errors
+        raise InputError(
+            f"config.json cannot be had from the hub ({type(error).__name__})", where=name, mend="check the id"
+        ) from None
+    return read_config(Path(file), id=name.rpartition("/")[2])

@@ -1,0 +1,159 @@
+"""Reading untrusted files with limits, and writing results whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from planner.errors import InputError
+
+MAX_BYTES = 8 * 2**20
+MAX_DEPTH = 48
+MAX_NODES = 400_000
+
+
+def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
+    """The UTF-8 text of a regular file of at most ``max_bytes``; anything else is an ``InputError``."""
+    where = str(path)
+    try:
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as handle:
+            if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+                raise InputError("is not a regular file", where=where, mend="name a file")
+            data = handle.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise InputError("no such file", where=where, mend="check the path") from None
+    except IsADirectoryError:
+        raise InputError("is a folder", where=where, mend="name a file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', None) or error})", where=where) from None
+    if len(data) > max_bytes:
+        raise InputError(f"is larger than {max_bytes} bytes", where=where, mend="this does not look like the right file")
+    return decode(data, where)
+
+
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 bytes (a byte-order mark is dropped) to text, without NUL."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 (byte {error.start})", where=where, mend="save it as UTF-8") from None
+    if "\0" in text:
+        raise InputError("holds a NUL character", where=where, mend="save it as UTF-8 text")
+    return text
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """TOML text to a table, with limits on nesting and size."""
+    _refuse_deep_brackets(text, where)
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError, OverflowError) as error:
+        raise InputError(f"is not TOML: {error}", where=where, mend="correct that line") from None
+    check_limits(data, where)
+    return data
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON text to a value, with limits on nesting and size; NaN, Infinity and repeated keys are refused."""
+    _refuse_deep_brackets(text, where)
+
+    def constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not a JSON number")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} is repeated")
+        return table
+
+    try:
+        data = json.loads(text, parse_constant=constant, object_pairs_hook=unique)
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"is not JSON: {error}", where=where, mend="correct the file") from None
+    check_limits(data, where)
+    return data
+
+
+def _refuse_deep_brackets(text: str, where: str) -> None:
+    """Nested brackets cost the parsers quadratic time or their stack; count them before parsing."""
+    depth = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            if depth > 4 * MAX_DEPTH:
+                raise InputError("is nested too deeply", where=where, mend="this does not look like the right file")
+        elif char in "]}" and depth:
+            depth -= 1
+
+
+def check_limits(data: object, where: str) -> None:
+    """Refuse values nested deeper than ``MAX_DEPTH`` or with more than ``MAX_NODES`` parts."""
+    stack: list[tuple[object, int]] = [(data, 0)]
+    nodes = 0
+    while stack:
+        value, depth = stack.pop()
+        nodes += 1
+        if depth > MAX_DEPTH:
+            raise InputError("is nested too deeply", where=where, mend="this does not look like the right file")
+        if nodes > MAX_NODES:
+            raise InputError("holds too many values", where=where, mend="this does not look like the right file")
+        if isinstance(value, dict):
+            stack.extend((item, depth + 1) for item in value.values())
+        elif isinstance(value, list):
+            stack.extend((item, depth + 1) for item in value)
+        elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63:
+            raise InputError(f"holds an integer beyond 64 bits ({str(value)[:12]}…)", where=where, mend="correct the number")
+
+
+def explain_validation(error: ValidationError, where: str) -> InputError:
+    """The first fault of a pydantic validation as one line: file, key, what, how to mend."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    mend = {
+        "extra_forbidden": "remove it or correct its spelling",
+        "missing": "add it",
+    }.get(first["type"], "")
+    message = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], message)
+    return InputError(f"{key}: {message}" if key else message, where=where, mend=mend)
+
+
+def write_whole(path: Path, text: str, *, force: bool = False) -> None:
+    """Write a file completely or not at all; an existing one only with ``force``."""
+    if path.exists() and not force:
+        raise InputError("exists already", where=str(path), mend="choose another name or add --force")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", where=str(path), mend="check the folder") from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as handle:
+            handle.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        if force:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)
+            os.unlink(temporary)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise InputError(f"cannot be written ({error.strerror})", where=str(path), mend="check the folder") from None
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,206 @@
+"""A model cut into windows of equal layers, each a few items with exact bytes: the form the equations work on.
+
+A window is a run of blocks that repeat together (one layer class, or the embedding, or the head). Within a window
+the items are: static weights, routed experts, lookup tables and caches. All figures are per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.architecture import FORMATS, Block, FlopTerm, Model, Span
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """Dense matrix products of a block that share dtype and split: ``parameters`` per layer."""
+
+    dtype: str
+    parameters: float
+    tensor_axis: int
+
+
+@dataclass(frozen=True)
+class StaticItem:
+    """Weights read whole at every step; ``parts`` = (tensor axis, bytes held per layer, bytes read per layer).
+
+    They differ for weights shared with another block (a draft module's output head).
+    """
+
+    parts: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class RoutedItem:
+    """Routed experts of one block."""
+
+    dtype: str
+    experts: int
+    active: float
+    member_parameters: int
+    member_bytes: int
+    tensor_axis: int
+
+
+@dataclass(frozen=True)
+class LookupItem:
+    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it."""
+
+    bytes: int
+    row_bytes: float
+    rows_per_token: float
+    tensor_axis: int
+
+
+@dataclass(frozen=True)
+class CacheItem:
+    """A per-sequence cache: what is held (nothing where another block owns it) and what a step reads of it."""
+
+    name: str
+    held: bool
+    span: Span
+    read_span: Span
+    entry_bytes: int
+    fixed_bytes: int
+    tensor_axis: int
+
+
+@dataclass(frozen=True)
+class BlockPieces:
+    """One block of a window."""
+
+    id: str
+    kind: str
+    gemms: tuple[Gemm, ...]
+    flops: tuple[FlopTerm, ...]
+    static: StaticItem
+    routed: RoutedItem | None
+    lookups: tuple[LookupItem, ...]
+    caches: tuple[CacheItem, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Blocks that repeat together over ``layers`` layers from ``first_layer``."""
+
+    name: str
+    first_layer: int
+    layers: int
+    blocks: tuple[BlockPieces, ...]
+
+
+@dataclass(frozen=True)
+class ModelPieces:
+    """All that footprint and performance need of a model, formats and cache layout resolved."""
+
+    id: str
+    hidden_size: int
+    layers: int
+    windows: tuple[Window, ...]
+    draft: tuple[Window, ...]
+    routing_groups: int
+    routing_active_groups: int
+    acceptance: tuple[float, ...]
+    conversions: tuple[tuple[str, str], ...]
+    kv_layout: str
+
+    def stage_table(self, pp: int) -> list[tuple[int, ...]]:
+        """Layers of each window per distinct pipeline stage (see ``stage_layers``)."""
+        from planner.footprint.shapes import stage_layers
+
+        return stage_layers([w.first_layer for w in self.windows], [w.layers for w in self.windows], self.layers, pp)
+
+
+def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...], draft_depth: int = 0) -> ModelPieces:
+    """Cut a model into windows.
+
+    ``conversions`` maps storage formats to those the device computes in; ``kv_layouts`` are the cache layouts allowed, in
+    order of preference, and a cache takes the first that it has. With ``draft_depth`` the draft module is included.
+    """
+    owners = {(block.id, cache.name): (block, cache) for block in model.blocks for cache in block.caches}
+    chosen: list[str] = []
+
+    def block_pieces(block: Block) -> BlockPieces:
+        gemms: dict[tuple[str, int], float] = {}
+        parts: dict[int, tuple[int, int]] = {}
+        lookups: list[LookupItem] = []
+        routed: RoutedItem | None = None
+        for group in block.weights:
+            size = group.member_bytes(conversions)
+            if group.access == "routed":
+                dtype = FORMATS[conversions.get(group.tensors[0].format, group.tensors[0].format)].compute_dtype
+                routed = RoutedItem(dtype, group.count, group.active, group.member_parameters, size, group.tensor_axis)
+                continue
+            if group.access == "lookup":
+                held = 0 if group.shares else size * group.count
+                lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis))
+                continue
+            held, read = parts.get(group.tensor_axis, (0, 0))
+            held += 0 if group.shares else size * group.count
+            parts[group.tensor_axis] = (held, read + size * group.count)
+            for tensor in group.tensors:
+                if len(tensor.shape) < 2:
+                    continue
+                key = (FORMATS[conversions.get(tensor.format, tensor.format)].compute_dtype, group.tensor_axis)
+                gemms[key] = gemms.get(key, 0.0) + float(tensor.parameters * group.count)
+        caches = []
+        for read in block.reads:
+            owner, cache = owners[(read.block, read.cache)]
+            layout = next((name for name in kv_layouts if name in cache.layouts), None)
+            if layout is None:
+                layout = next(iter(cache.layouts))
+            if layout not in chosen:
+                chosen.append(layout)
+            caches.append(
+                CacheItem(
+                    cache.name,
+                    owner.id == block.id,
+                    cache.span,
+                    read.span,
+                    cache.layouts[layout],
+                    cache.fixed_bytes,
+                    cache.tensor_axis,
+                )
+            )
+        return BlockPieces(
+            block.id,
+            block.kind,
+            tuple(Gemm(dtype, count, axis) for (dtype, axis), count in sorted(gemms.items())),
+            block.flops,
+            StaticItem(tuple((axis, *sizes) for axis, sizes in sorted(parts.items()))),
+            routed,
+            tuple(lookups),
+            tuple(caches),
+        )
+
+    windows: list[Window] = []
+    draft: list[Window] = []
+    for block in model.blocks:
+        target = draft if block.draft else windows
+        if block.draft and not draft_depth:
+            continue
+        pieces = block_pieces(block)
+        last = target[-1] if target else None
+        first = {"embedding": -1, "head": model.layers}.get(block.kind, block.first_layer)
+        if last and (last.first_layer, last.layers) == (first, block.layers):
+            target[-1] = Window(last.name, first, last.layers, (*last.blocks, pieces))
+        else:
+            target.append(Window(block.id.rsplit(".", 1)[0], first, block.layers, (pieces,)))
+    acceptance: tuple[float, ...] = ()
+    if model.speculation and draft_depth:
+        known = [figure.value for figure in model.speculation.acceptance]
+        acceptance = tuple((known + [known[-1]] * draft_depth)[:draft_depth])
+    router = model.router
+    return ModelPieces(
+        model.id,
+        model.hidden_size,
+        model.layers,
+        tuple(windows),
+        tuple(draft),
+        router.groups if router else 1,
+        router.active_groups if router else 1,
+        acceptance,
+        tuple(sorted(conversions.items())),
+        "+".join(chosen) or "none",
+    )

@@ -1,0 +1,71 @@
+"""Parallel shapes of one serving instance, as columns, and how pipeline stages share the layers.
+
+An instance is ``pp`` stages of ``tp * dp`` devices. Attention runs in ``dp`` groups of ``tp`` devices
+(attention data parallelism); the routed experts are spread over ``ep`` groups of ``moe_tp`` devices, ``ep * moe_tp = tp * dp``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Columns of equal length n, one row an instance; ``pp`` is common to all rows."""
+
+    tp: Column
+    dp: Column
+    ep: Column
+    pp: int
+
+    @property
+    def width(self) -> Column:
+        """Devices of one pipeline stage."""
+        return self.tp * self.dp
+
+    @property
+    def moe_tp(self) -> Column:
+        """Devices that share one routed expert."""
+        return self.tp * self.dp / self.ep
+
+    @property
+    def devices(self) -> Column:
+        """Devices of the instance."""
+        return self.tp * self.dp * self.pp
+
+    def take(self, index: NDArray[np.intp] | slice) -> Shapes:
+        """The rows of ``index``."""
+        return Shapes(self.tp[index], self.dp[index], self.ep[index], self.pp)
+
+    @staticmethod
+    def single(tp: int, dp: int, ep: int, pp: int) -> Shapes:
+        """One row."""
+        return Shapes(np.array([float(tp)]), np.array([float(dp)]), np.array([float(ep)]), pp)
+
+
+def stage_layers(first_layers: list[int], layers: list[int], total_layers: int, pp: int) -> list[tuple[int, ...]]:
+    """Layers of each window in each distinct pipeline stage.
+
+    Stage s of pp holds layers ``[floor(s*L/pp), floor((s+1)*L/pp))``. A window with ``first_layer`` -1 (before the layers:
+    the embedding) lies in the first stage, one at ``L`` or beyond (the head) in the last. Equal stages are listed once,
+    in order of first appearance.
+    """
+    stages: list[tuple[int, ...]] = []
+    for stage in range(pp):
+        low, high = stage * total_layers // pp, (stage + 1) * total_layers // pp
+        row = []
+        for first, count in zip(first_layers, layers, strict=True):
+            if first < 0:
+                row.append(count if stage == 0 else 0)
+            elif first >= total_layers:
+                row.append(count if stage == pp - 1 else 0)
+            else:
+                row.append(max(0, min(high, first + count) - max(low, first)))
+        if tuple(row) not in stages:
+            stages.append(tuple(row))
+    return stages

@@ -1,0 +1,9 @@
+"""Hardware: devices, memories with owners, links and networks, as sourced profiles in TOML."""
+
+from planner.hardware.loader import HardwareSummary, list_hardware, load_device, load_hardware, read_profile, to_toml
+from planner.hardware.schema import Compute, Curve, Device, DeviceProfile, Domain, HardwareSelection, Link, System, Tier
+
+__all__ = [
+    "Compute", "Curve", "Device", "DeviceProfile", "Domain", "HardwareSelection", "HardwareSummary", "Link", "System", "Tier",
+    "list_hardware", "load_device", "load_hardware", "read_profile", "to_toml",
+]  # fmt: skip

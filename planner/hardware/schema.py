@@ -1,0 +1,476 @@
+"""The hardware schema: what a profile may say, and the rules that keep its figures true.
+
+Four truth rules hold for every profile: peaks are dense, bandwidths are one-way, bytes are usable
+bytes (not the label on the box), and a figure of grade C or D carries an interval. Where a rule can
+be checked from the numbers it is; where it cannot, the author has to assert it in a key that admits
+one answer (``counting = "dense"``, ``direction = "one-way"``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from planner.quantities import Dimension, Figure, Grade, figure_of
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
+
+    Bytes = BytesPerSecond = FlopPerSecond = Seconds = Watts = Usd = PerSecond = Fraction = Figure
+else:
+    Bytes = figure_of("bytes")
+    BytesPerSecond = figure_of("bytes_per_s")
+    FlopPerSecond = figure_of("flop_per_s")
+    Seconds = figure_of("s", exclusive=False)
+    Watts = figure_of("w")
+    Usd = figure_of("usd")
+    PerSecond = figure_of("per_s")
+    Fraction = figure_of("fraction")
+
+DIMENSIONS: dict[str, Dimension] = {
+    "peak": "flop_per_s",
+    "usable": "bytes",
+    "read": "bytes_per_s",
+    "write": "bytes_per_s",
+    "bandwidth": "bytes_per_s",
+    "efficiency": "fraction",
+    "allreduce_efficiency": "fraction",
+    "alltoall_efficiency": "fraction",
+    "p2p_efficiency": "fraction",
+    "startup": "s",
+    "latency": "s",
+    "iops": "per_s",
+    "power": "w",
+    "capex": "usd",
+}
+"""The unit of every figure in a profile, by key."""
+
+MEMORY_KINDS = ("hbm", "gddr", "lpddr", "ddr", "cxl", "ssd", "remote")
+ROLES = ("device", "host", "disk")
+
+ONE_WAY_LIMIT_BYTES_PER_S = {
+    "pcie4-x4": 8e9,
+    "pcie4-x16": 32e9,
+    "pcie5-x4": 16e9,
+    "pcie5-x16": 64e9,
+    "pcie6-x16": 128e9,
+    "nvlink3": 300e9,
+    "nvlink4": 450e9,
+    "nvlink5": 900e9,
+    "nvlink6": 1800e9,
+    "nvlink-c2c": 450e9,
+    "nvlink-c2c2": 900e9,
+    "ub1": 196e9,
+}
+"""Nominal one-way bytes/s of one device's port by generation; twice as much is the bidirectional figure."""
+
+_BITS = {"fp64": 64, "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6, "fp4": 4, "int4": 4}
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Alias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._ -]{0,63}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=120)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Origin = Literal["domestic", "western"]
+Status = Literal["shipping", "announced", "cancelled"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="after")
+    def _interval_and_date(self) -> _Part:
+        for key, figure in self:
+            if isinstance(figure, Figure):
+                _require_evidence(key, figure.grade, figure.as_of, figure.low, figure.high)
+                if DIMENSIONS[key] == "fraction" and figure.highest > 1.0:
+                    raise ValueError(f"{key}: a fraction is at most 1")
+        return self
+
+
+def _require_evidence(key: str, grade: Grade, as_of: date | None, low: float | None, high: float | None) -> None:
+    if as_of is None:
+        raise ValueError(f"{key}: as_of is missing; write the date of the source")
+    if grade in ("C", "D") and (low is None or high is None):
+        raise ValueError(f"{key}: a figure of grade {grade} needs an interval; add low and high")
+
+
+class Curve(_Part):
+    """Fraction of the dense peak that a GEMM of M rows reaches, log-log interpolated and flat outside its points.
+
+    The fraction never falls with M and never rises faster than M, so more rows never take less time.
+    ``low_factor`` and ``high_factor`` scale the whole curve to its 10th and 90th percentile.
+    """
+
+    points: tuple[tuple[float, float], ...] = Field(min_length=1, max_length=64)
+    low_factor: float = Field(gt=0.0, le=1.0, allow_inf_nan=False)
+    high_factor: float = Field(ge=1.0, le=10.0, allow_inf_nan=False)
+    source: str = Field(min_length=1)
+    as_of: date
+    grade: Grade
+    note: str = ""
+
+    @field_validator("points")
+    @classmethod
+    def _shape(cls, points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        for rows, fraction in points:
+            if not (math.isfinite(rows) and rows >= 1.0):
+                raise ValueError(f"M must be at least 1, got {rows!r}")
+            if not 0.0 < fraction <= 1.0:
+                raise ValueError(f"the fraction at M = {rows:g} must be above 0 and at most 1, got {fraction!r}")
+        for (rows, fraction), (more_rows, more) in zip(points, points[1:], strict=False):
+            if more_rows <= rows:
+                raise ValueError(f"M must rise from point to point ({rows:g} then {more_rows:g})")
+            if more < fraction:
+                raise ValueError(f"the fraction falls from M = {rows:g} to {more_rows:g}; use a non-decreasing fit")
+            if more / fraction > more_rows / rows * (1 + 1e-9):
+                raise ValueError(f"the fraction rises faster than M from {rows:g} to {more_rows:g}; time would fall as work grows")
+        return points
+
+    @model_validator(mode="after")
+    def _spread(self) -> Curve:
+        if self.grade in ("C", "D") and (self.low_factor == 1.0 or self.high_factor == 1.0):
+            raise ValueError(f"a curve of grade {self.grade} needs an interval; set low_factor below 1 and high_factor above 1")
+        return self
+
+    def fraction(self, rows: Any, factor: float = 1.0) -> Any:
+        """Fraction of peak at ``rows`` (a float or an array), scaled by ``factor`` and never above 1."""
+        import numpy as np
+
+        log_rows = np.log([point[0] for point in self.points])
+        log_fraction = np.log([point[1] for point in self.points])
+        at_least_one = np.maximum(np.asarray(rows, dtype=float), 1.0)
+        result = np.minimum(np.exp(np.interp(np.log(at_least_one), log_rows, log_fraction)) * factor, 1.0)
+        return float(result) if result.ndim == 0 else result
+
+
+class Compute(_Part):
+    """One compute dtype: dense peak in FLOP/s (OP/s for integers) of one device, and how much of it GEMMs reach."""
+
+    dtype: Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
+    counting: Literal["dense"]
+    peak: FlopPerSecond
+    gemm: Curve
+
+    @field_validator("counting", mode="before")
+    @classmethod
+    def _dense(cls, value: object) -> object:
+        if value == "sparse":
+            raise ValueError("a sparse peak is not reached by dense models; write the dense one (usually half)")
+        return value
+
+
+class Tier(_Part):
+    """A memory with one owner. ``usable``, ``read`` and ``write`` belong to the ONE owner, for all its sharers together.
+
+    ``efficiency`` is the fraction of ``read`` that streaming reaches; time = startup + bytes / (read * efficiency).
+    ``via`` lists the links and other tiers that a device's read passes; what the bytes pass twice is listed twice.
+    """
+
+    id: Identifier
+    kind: Literal["hbm", "gddr", "lpddr", "ddr", "cxl", "ssd", "remote"]
+    role: Literal["device", "host", "disk"]
+    owner: Identifier
+    devices_sharing: Count
+    usable: Bytes
+    read: BytesPerSecond
+    write: BytesPerSecond | None = None
+    efficiency: Fraction
+    startup: Seconds | None = None
+    latency: Seconds
+    granule_bytes: int = Field(strict=True, ge=1, le=2**40)
+    iops: PerSecond | None = None
+    via: tuple[Identifier, ...] = ()
+
+    @model_validator(mode="after")
+    def _ownership(self) -> Tier:
+        if self.role == "device" and (self.owner != "device" or self.devices_sharing != 1 or self.via):
+            raise ValueError("device memory has owner 'device', devices_sharing 1 and no via; a shared memory belongs to its owner")
+        if self.role != "device" and self.owner == "device":
+            raise ValueError("a device owns no host or disk memory; name its owner (cpu, node, rack)")
+        if self.role == "device" and not self.usable.note:
+            raise ValueError("usable: add a note that says how the usable bytes are known; the label on the box is not them")
+        return self
+
+    @property
+    def rate_per_device(self) -> float:
+        """Achieved read bytes/s per device of the memory alone when all its sharers stream."""
+        return self.read.value * self.efficiency.value / self.devices_sharing
+
+
+class Link(_Part):
+    """A channel with one-way ``bandwidth`` in bytes/s, shared by ``devices_sharing`` devices.
+
+    Links of one contention ``group`` (a PCIe switch, a socket) together carry at most what the widest of them does.
+    On a ``half`` duplex link both directions share the bandwidth.
+    """
+
+    id: Identifier
+    kind: Literal["pcie", "c2c", "nvlink", "ub", "hccs", "xgmi", "ualink", "ethernet", "infiniband", "nvme", "cxl"]
+    generation: str = ""
+    between: tuple[Identifier, Identifier]
+    direction: Literal["one-way"]
+    bandwidth: BytesPerSecond
+    devices_sharing: Count
+    efficiency: Fraction
+    latency: Seconds
+    duplex: Literal["full", "half"]
+    group: Identifier | None = None
+
+    @field_validator("direction", mode="before")
+    @classmethod
+    def _one_way(cls, value: object) -> object:
+        return _refuse_both_ways(value)
+
+    @model_validator(mode="after")
+    def _generation(self) -> Link:
+        _refuse_bidirectional(self.generation, self.bandwidth.value / self.devices_sharing)
+        return self
+
+    @property
+    def rate_per_device(self) -> float:
+        """Achieved one-way bytes/s per device when all sharers stream."""
+        return self.bandwidth.value * self.efficiency.value / self.devices_sharing
+
+
+class Domain(_Part):
+    """A nested set of ``devices`` with a network of its own (``None`` = unbounded: the scale-out network).
+
+    ``bandwidth`` is one-way bytes/s per device; the efficiencies are fractions of it per kind of traffic.
+    """
+
+    id: Identifier
+    devices: Count | None = None
+    direction: Literal["one-way"]
+    bandwidth: BytesPerSecond
+    latency: Seconds
+    allreduce_efficiency: Fraction
+    alltoall_efficiency: Fraction
+    p2p_efficiency: Fraction
+    topology: Literal["switch", "mesh", "torus"]
+    network: Identifier
+
+    @field_validator("direction", mode="before")
+    @classmethod
+    def _one_way(cls, value: object) -> object:
+        return _refuse_both_ways(value)
+
+    @model_validator(mode="after")
+    def _generation(self) -> Domain:
+        _refuse_bidirectional(self.network, self.bandwidth.value)
+        return self
+
+
+def _refuse_both_ways(value: object) -> object:
+    if isinstance(value, str) and value != "one-way":
+        raise ValueError(f"{value!r} is not one-way; write the one-way bandwidth (half of a bidirectional figure)")
+    return value
+
+
+def _refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
+    limit = ONE_WAY_LIMIT_BYTES_PER_S.get(generation)
+    if limit is not None and bytes_per_s > 1.02 * limit:
+        raise ValueError(
+            f"bandwidth: {bytes_per_s / 1e9:g} GB/s is above the {limit / 1e9:g} GB/s one-way of {generation}; "
+            "halve a bidirectional figure"
+        )
+
+
+class Device(_Part):
+    """What the runtime addresses as one accelerator. Its memory is a tier of the system it sits in."""
+
+    id: Identifier
+    aliases: tuple[Alias, ...] = ()
+    name: Name
+    vendor: Name
+    origin: Origin
+    status: Status
+    compute: dict[str, Compute] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_dtypes(cls, data: object) -> object:
+        if not isinstance(data, dict) or not isinstance(data.get("compute"), dict):
+            return data
+        named = {
+            key: {"dtype": key, **value} if isinstance(value, dict) else value for key, value in data["compute"].items()
+        }
+        return {**data, "compute": named}
+
+    @model_validator(mode="after")
+    def _dense_steps(self) -> Device:
+        for dtype, part in self.compute.items():
+            if part.dtype != dtype:
+                raise ValueError(f"compute.{dtype}: its dtype says {part.dtype!r}")
+        for wide, narrow in (("bf16", "fp8"), ("bf16", "int8"), ("fp16", "int8"), ("fp8", "fp4"), ("int8", "int4")):
+            if wide not in self.compute or narrow not in self.compute:
+                continue
+            step = self.compute[narrow].peak.value / self.compute[wide].peak.value
+            if step > 2.1 and not re.search(r"\bdense\b", self.compute[narrow].peak.note):
+                raise ValueError(
+                    f"compute.{narrow}.peak is {step:.3g} times that of {wide}, which looks like a sparse figure; "
+                    "write the dense one, or say in its note why it is dense"
+                )
+        return self
+
+    def dtypes(self) -> tuple[str, ...]:
+        """Compute dtypes, widest first, then by name."""
+        return tuple(sorted(self.compute, key=lambda dtype: (-_BITS[dtype], dtype)))
+
+
+class DeviceProfile(Device):
+    """A device file: the device and the memory it owns (``[[memory]]``)."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    kind: Literal["device"]
+    as_of: date
+    memory: tuple[Tier, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _owned(self) -> DeviceProfile:
+        for tier in self.memory:
+            if tier.role != "device":
+                raise ValueError(f"memory.{tier.id}: a device names only memory it owns; move it to the system's [[tier]]")
+        _refuse_later_figures(self, self.as_of)
+        return self
+
+
+class System(_Part):
+    """A node or rack as it is bought: devices, memories with their owners, links, nested network domains, power and price.
+
+    ``tiers`` starts with the device's own memory (bytes and rates per device); ``domains`` runs from inner to outer.
+    ``power`` is all-in watts and ``capex`` USD of the whole system; ``purchasable_devices`` is the smallest unit sold.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    schema_version: Literal[1] = Field(alias="schema")
+    id: Identifier
+    aliases: tuple[Alias, ...] = ()
+    name: Name
+    vendor: Name
+    origin: Origin
+    status: Status
+    as_of: date
+    kind: Literal["node", "rack"]
+    device: Device
+    devices: Count
+    devices_per_node: Count
+    devices_per_package: Count = 1
+    purchasable_devices: Count
+    tiers: tuple[Tier, ...] = Field(min_length=1)
+    links: tuple[Link, ...] = ()
+    domains: tuple[Domain, ...] = ()
+    power: Watts
+    capex: Usd
+    capex_basis: Literal["capex_oem", "capex_bom", "capex_street"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> System:
+        _divides("devices_per_node", self.devices_per_node, self.devices)
+        _divides("devices_per_package", self.devices_per_package, self.devices_per_node)
+        _divides("purchasable_devices", self.purchasable_devices, self.devices)
+        _unique("tiers and links", [tier.id for tier in self.tiers] + [link.id for link in self.links])
+        _unique("domains", [domain.id for domain in self.domains])
+        if not any(tier.role == "device" for tier in self.tiers):
+            raise ValueError("tiers: the device has no memory")
+        known = {tier.id for tier in self.tiers} | {link.id for link in self.links}
+        for tier in self.tiers:
+            _divides(f"tiers.{tier.id}.devices_sharing", tier.devices_sharing, self.devices)
+            for step in tier.via:
+                if step not in known or step == tier.id:
+                    raise ValueError(f"tiers.{tier.id}.via: {step!r} names no link or other tier of this system")
+        for link in self.links:
+            _divides(f"links.{link.id}.devices_sharing", link.devices_sharing, self.devices)
+        self._check_domains()
+        _refuse_later_figures(self, self.as_of)
+        return self
+
+    def _check_domains(self) -> None:
+        inner = 0
+        for position, domain in enumerate(self.domains):
+            if domain.devices is None:
+                if position != len(self.domains) - 1:
+                    raise ValueError(f"domains.{domain.id}: only the last (outermost) domain may be unbounded")
+                continue
+            if domain.devices <= inner or (inner and domain.devices % inner):
+                raise ValueError(f"domains.{domain.id}: domains run from inner to outer, each a multiple of the one before")
+            if domain.devices > self.devices:
+                raise ValueError(f"domains.{domain.id}: holds more devices than the system has ({self.devices})")
+            inner = domain.devices
+
+    def tier(self, tier_id: str) -> Tier:
+        """The tier of that id; ``KeyError`` if there is none."""
+        return next((tier for tier in self.tiers if tier.id == tier_id), None) or _missing(tier_id)
+
+    def link(self, link_id: str) -> Link:
+        """The link of that id; ``KeyError`` if there is none."""
+        return next((link for link in self.links if link.id == link_id), None) or _missing(link_id)
+
+    def tier_rate(self, tier_id: str) -> list[tuple[str, float]]:
+        """The resources that a device's read of a tier loads, with the bytes/s each grants one device when all sharers stream.
+
+        The tier itself comes first, then its ``via`` in order; what the bytes pass twice grants half.
+        The slowest entry is the rate of the stream.
+        """
+        from planner.hardware.topology import tier_rate
+
+        return tier_rate(self, tier_id)
+
+    def graph(self) -> DiGraph:
+        """The topology of one node as a directed graph; see ``planner.hardware.topology``."""
+        from planner.hardware.topology import graph
+
+        return graph(self)
+
+
+def _missing(key: str) -> Any:
+    raise KeyError(key)
+
+
+def _divides(key: str, part: int, whole: int) -> None:
+    if part > whole or whole % part:
+        raise ValueError(f"{key}: {part} does not divide {whole}")
+
+
+def _unique(what: str, ids: list[str]) -> None:
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ValueError(f"{what}: id {name!r} is used twice")
+
+
+def _dated(part: BaseModel, key: str) -> Iterator[tuple[str, date]]:
+    for name, value in part:
+        path = f"{key}.{name}" if key else name
+        items = value if isinstance(value, tuple) else tuple(value.values()) if isinstance(value, dict) else (value,)
+        for item in items:
+            if isinstance(item, Figure | Curve) and item.as_of is not None:
+                yield path, item.as_of
+            elif isinstance(item, BaseModel):
+                label = getattr(item, "id", None) or getattr(item, "dtype", None) or ""
+                yield from _dated(item, f"{path}.{label}" if isinstance(value, tuple | dict) else path)
+
+
+def _refuse_later_figures(profile: BaseModel, newest: date) -> None:
+    for path, as_of in _dated(profile, ""):
+        if as_of > newest:
+            raise ValueError(f"{path}: as_of {as_of} is later than the profile's own as_of {newest}; correct the date")
+
+
+class HardwareSelection(BaseModel):
+    """``count`` systems of one kind (``h800-node:2``); ``auto`` = as many as the load needs, beginning with ``count``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    system: System
+    count: Count = 1
+    auto: bool = False
+
+    @property
+    def devices(self) -> int:
+        """Devices in all the systems together."""
+        return self.system.devices * self.count

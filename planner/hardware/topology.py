@@ -1,0 +1,66 @@
+"""Who reaches which memory over which links, and what is left when all sharers stream at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
+
+    from planner.hardware.schema import Link, System, Tier
+
+
+def _parts(system: System) -> dict[str, Tier | Link]:
+    parts: dict[str, Tier | Link] = {tier.id: tier for tier in system.tiers}
+    return parts | {link.id: link for link in system.links}
+
+
+def tier_rate(system: System, tier_id: str) -> list[tuple[str, float]]:
+    """``(resource id, bytes/s per device)`` for the tier and everything its bytes pass; see ``System.tier_rate``."""
+    parts = _parts(system)
+    tier = system.tier(tier_id)
+    passes = Counter((tier.id, *tier.via))
+    return [(name, parts[name].rate_per_device / times) for name, times in passes.items()]
+
+
+def graph(system: System) -> DiGraph:
+    """One node of the system as a directed graph, edges in the direction in which a read's bytes flow.
+
+    Nodes carry ``kind`` (``device``, ``tier``, ``link`` or ``domain``) and, except devices, the profile's ``part``.
+    ``device:3`` is the fourth device, ``host@1`` the second owner's copy of tier ``host``, ``pcie@3`` the fourth link,
+    ``domain:nvlink`` a network. ``graph.graph["groups"]`` maps each contention group to its link nodes, and every link
+    and tier node carries ``sharers``, the devices of this node that use it.
+    """
+    import networkx
+
+    result: Any = networkx.DiGraph(system=system.id, groups={})
+    parts = _parts(system)
+
+    def instance(name: str, index: int) -> str:
+        """The copy of a link or tier that serves device ``index``."""
+        return f"{name}@{index // parts[name].devices_sharing}"
+
+    for index in range(system.devices_per_node):
+        device = f"device:{index}"
+        result.add_node(device, kind="device")
+        for tier in system.tiers:
+            path = [instance(name, index) for name in dict.fromkeys((tier.id, *tier.via))]
+            networkx.add_path(result, [*path, device])
+        for domain in system.domains:
+            result.add_edge(device, f"domain:{domain.id}")
+            result.add_edge(f"domain:{domain.id}", device)
+        for name in parts:
+            result.add_node(instance(name, index))
+            result.nodes[instance(name, index)].setdefault("sharers", []).append(index)
+    for domain in system.domains:
+        result.nodes[f"domain:{domain.id}"].update(kind="domain", part=domain)
+    links = {link.id: link for link in system.links}
+    for node, data in result.nodes(data=True):
+        name, _, copy = str(node).partition("@")
+        if copy:
+            data.update(kind="link" if name in links else "tier", part=parts[name])
+            if name in links and (group := links[name].group):
+                data["group"] = group
+                result.graph["groups"].setdefault(group, []).append(node)
+    return result

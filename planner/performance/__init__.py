@@ -1,0 +1,37 @@
+"""Seconds: what a pass through the model takes on a shape, part by part, before any tier is chosen."""
+
+from planner.performance.experts import distinct_experts, distinct_targets, fullest_load
+from planner.performance.passes import BlockTimes, Load, PassTimes, decode_load, pass_times, prefill_load
+from planner.performance.rates import Level, Rates, TierRate, perturb, resolve_rates, uncertain_groups
+from planner.performance.serving import (
+    Mixed,
+    Split,
+    handoff_seconds,
+    mixed_serving,
+    prefill_queue,
+    split_serving,
+)
+
+__all__ = [
+    "BlockTimes",
+    "Level",
+    "Load",
+    "Mixed",
+    "PassTimes",
+    "Rates",
+    "Split",
+    "TierRate",
+    "decode_load",
+    "distinct_experts",
+    "distinct_targets",
+    "fullest_load",
+    "handoff_seconds",
+    "mixed_serving",
+    "pass_times",
+    "perturb",
+    "prefill_load",
+    "prefill_queue",
+    "resolve_rates",
+    "split_serving",
+    "uncertain_groups",
+]

@@ -1,0 +1,73 @@
+"""Time of collectives over nested network levels (seconds). Groups are placed densely: inner levels fill first."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from planner.footprint.shapes import Column
+from planner.performance.rates import Level
+
+
+def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...]) -> Column:
+    """Hierarchical all-reduce of ``payload_bytes`` per device over ``group`` devices.
+
+    Reduce-scatter then all-gather moves ``2 (n-1)/n * payload`` per device at each level (Thakur et al. 2005, ring
+    bound); the payload of an outer level is the inner level's share, ``payload / n_inner``. Two latencies a level.
+    """
+    time = np.zeros_like(group)
+    payload, inner = payload_bytes, np.ones_like(group)
+    for level in levels:
+        members = np.minimum(group, level.devices) / inner
+        active = members > 1.0
+        time = time + np.where(active, 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload / level.allreduce, 0.0)
+        time = time + np.where(active, 2.0 * level.latency, 0.0)
+        payload = payload / np.maximum(members, 1.0)
+        inner = np.minimum(group, level.devices)
+    return time
+
+
+def all_to_all(
+    group: Column,
+    tokens: Column,
+    bytes_per_copy: float,
+    targets_at: list[Column],
+    levels: tuple[Level, ...],
+) -> Column:
+    """Dispatch and combine of ``tokens`` tokens a device to experts on ``group`` devices.
+
+    At each level a token crosses once per distinct target of that level (``targets_at[i]``), less the share that stays.
+    Levels run beside one another (inner forwarding is pipelined behind outer traffic); latencies add, twice each.
+    """
+    time, latency, inner = np.zeros_like(group), np.zeros_like(group), np.ones_like(group)
+    for level, targets in zip(levels, targets_at, strict=True):
+        members = np.minimum(group, level.devices) / inner
+        active = members > 1.0
+        away = 1.0 - 1.0 / np.maximum(group / inner, 1.0)
+        moved = tokens * targets * away * bytes_per_copy
+        time = np.where(active, np.maximum(time, moved / level.alltoall), time)
+        latency = latency + np.where(active, 2.0 * level.latency, 0.0)
+        inner = np.minimum(group, level.devices)
+    return time + latency
+
+
+def outermost(group: Column, levels: tuple[Level, ...]) -> list[np.ndarray]:
+    """For each level, whether a group of that size needs it."""
+    inner = np.ones_like(group)
+    needed = []
+    for level in levels:
+        needed.append(group > inner)
+        inner = np.minimum(group, level.devices) if math.isfinite(level.devices) else group
+    return needed
+
+
+def point_to_point(payload_bytes: Column | float, devices_between: Column, levels: tuple[Level, ...]) -> Column:
+    """One message between neighbours ``devices_between`` devices apart: the innermost level that spans them."""
+    time = np.zeros_like(devices_between)
+    done = np.zeros(devices_between.shape, dtype=bool)
+    for level in levels:
+        here = ~done & (devices_between < level.devices)
+        time = np.where(here, payload_bytes / level.p2p + level.latency, time)
+        done |= here
+    return time

@@ -1,0 +1,281 @@
+"""One pass of a rank through the model (a decode step or a prefill chunk): seconds by block and part.
+
+A block takes ``floor + max(compute, memory) + communication`` (a maximum over all three where the runtime overlaps
+collectives). Nothing here knows tiers: memory time is that of everything lying in device memory; what streaming adds
+is the tier problem's (``planner.plans.tiers``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from planner.footprint.memory import experts_per_rank, split_ways, static_read_bytes
+from planner.footprint.pieces import BlockPieces, ModelPieces, Window
+from planner.footprint.shapes import Column, Shapes
+from planner.performance.collectives import all_reduce, all_to_all, point_to_point
+from planner.performance.experts import distinct_experts, distinct_targets, fullest_distinct, fullest_load
+from planner.performance.rates import Rates
+from planner.workload import Workload
+
+Phase = Literal["prefill", "decode"]
+_DISPATCH_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0, "int4": 1.0}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one pass of a rank carries (columns or scalars that broadcast).
+
+    ``tokens``: new tokens; ``sequences``: sequences whose cache is read; ``context``: mean entries a new token attends to;
+    ``read_context``: cache tokens read per sequence; ``cached``: tokens already in the cache when the pass starts, all
+    sequences together; ``head_tokens``: tokens that need logits; ``variation``: of the context between sequences.
+    """
+
+    phase: Phase
+    tokens: Column
+    sequences: Column
+    context: float
+    read_context: Column
+    cached: Column
+    head_tokens: Column
+    variation: float
+    draft_passes: int
+
+
+def pad_batch(batch: Column, buckets: tuple[int, ...]) -> Column:
+    """The batch that a captured graph runs: the next bucket, beyond the last the next multiple of the last step."""
+    edges = np.asarray(buckets, dtype=float)
+    step = float(buckets[-1] - buckets[-2]) if len(buckets) > 1 else float(buckets[-1])
+    index = np.searchsorted(edges, batch, side="left")
+    inside = edges[np.minimum(index, len(edges) - 1)]
+    return np.where(batch > edges[-1], np.ceil(batch / step) * step, inside)
+
+
+def decode_load(batch: Column, workload: Workload, pieces: ModelPieces, rates: Rates) -> Load:
+    """A decode step of ``batch`` sequences a rank, with the drafts to be verified counted as tokens."""
+    draft = len(pieces.acceptance)
+    tokens = pad_batch(batch, rates.buckets) * (1 + draft)
+    return Load(
+        "decode",
+        tokens,
+        batch,
+        workload.resident_tokens,
+        np.full_like(batch, workload.resident_tokens),
+        np.zeros_like(batch),
+        tokens,
+        workload.context_variation,
+        draft,
+    )
+
+
+def prefill_passes(chunk: Column, workload: Workload) -> Column:
+    """Passes one request needs: ``ceil(miss / chunk)``."""
+    return np.maximum(np.ceil(workload.miss_tokens / chunk), 1.0)
+
+
+def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load:
+    """A prefill pass of ``chunk`` new tokens a rank: part of one request, or several requests that fit together.
+
+    Averages over a request: a new token attends to ``hit + miss/2`` tokens; before pass j of P lie ``hit + (j-1) miss/P``
+    tokens in the cache, ``hit + miss (P-1)/(2P)`` on average, all read once and, in expanded MLA form, expanded once a pass.
+    """
+    miss, hit = workload.miss_tokens, workload.hit_tokens
+    passes = prefill_passes(chunk, workload)
+    requests = chunk / (miss / passes)
+    before = hit + miss * (passes - 1.0) / (2.0 * passes)
+    return Load(
+        "prefill",
+        chunk,
+        requests,
+        hit + miss / 2.0,
+        before + miss / passes,
+        requests * before,
+        requests / passes,
+        0.0,
+        1 if pieces.draft else 0,
+    )
+
+
+@dataclass
+class BlockTimes:
+    """Parts of one block in one layer (seconds per pass), and the bytes behind its memory time (per device)."""
+
+    id: str
+    kind: str
+    floor: Column
+    compute: Column
+    memory: Column
+    communication: Column
+    static_read: Column
+    routed_read: Column
+    routed_fetches: Column
+    lookup_read: Column
+    cache_read: Column
+    cache_write: Column
+    overlapped: bool = False
+
+    @property
+    def total(self) -> Column:
+        """``floor + max(compute, memory) + communication``; with overlap the maximum covers communication too."""
+        if self.overlapped:
+            return self.floor + np.maximum(np.maximum(self.compute, self.memory), self.communication)
+        return self.floor + np.maximum(self.compute, self.memory) + self.communication
+
+
+@dataclass
+class PassTimes:
+    """A pass: per window its blocks and how often a stage runs it; ``step`` once a pass and stage, ``hop`` between stages."""
+
+    windows: list[list[BlockTimes]]
+    repeats: list[list[float]]
+    step: Column
+    hop: Column
+    names: list[str] = field(default_factory=list)
+
+    def window_total(self, index: int) -> Column:
+        """Seconds of one layer of a window, all in device memory."""
+        total = self.step * 0.0
+        for block in self.windows[index]:
+            total = total + block.total
+        return total
+
+    def stage_times(self) -> list[Column]:
+        """Seconds of each stage type, all in device memory."""
+        totals = [self.window_total(i) for i in range(len(self.windows))]
+        times = []
+        for repeats in self.repeats:
+            time = self.step + self.hop
+            for repeat, total in zip(repeats, totals, strict=True):
+                if repeat:
+                    time = time + repeat * total
+            times.append(time)
+        return times
+
+    def slowest_stage(self) -> Column:
+        """Seconds of the slowest stage: what the pipeline moves at."""
+        return np.asarray(np.max(np.stack(self.stage_times()), axis=0))
+
+
+def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> BlockTimes:
+    ones = np.ones_like(shapes.tp)
+    zeros = np.zeros_like(shapes.tp)
+    tokens = load.head_tokens * ones if block.kind == "head" else load.tokens * ones
+    compute = zeros.copy()
+    for gemm in block.gemms:
+        flops = 2.0 * gemm.parameters / split_ways(shapes.tp, gemm.tensor_axis) * tokens
+        compute += flops / rates.gemm_flop_per_s(gemm.dtype, tokens, "dense")
+    compute += _attention_seconds(block, shapes, rates, load, tokens)
+
+    routed_read, fetches, communication = zeros, zeros, zeros
+    if block.routed:
+        item = block.routed
+        slots = experts_per_rank(item, shapes)
+        pass_tokens = tokens * shapes.dp
+        pairs = fullest_load(pass_tokens, item.active, item.experts, slots, shapes.ep)
+        pairs = np.minimum(pairs * np.where(shapes.ep > 1, rates.imbalance, 1.0), pass_tokens * np.minimum(item.active, slots))
+        fetches = fullest_distinct(pass_tokens, item.active, item.experts, slots, shapes.ep)
+        touched = distinct_experts(1.0, item.active / item.experts, pass_tokens)
+        rows = pass_tokens * item.active / item.experts / np.maximum(touched, 1e-300)
+        flops = 2.0 * item.member_parameters / shapes.moe_tp * pairs
+        compute += flops / rates.gemm_flop_per_s(item.dtype, rows, "routed")
+        routed_read = fetches * np.ceil(item.member_bytes / shapes.moe_tp)
+    static_read = static_read_bytes(block.static, shapes)
+    lookup_read = zeros
+    for lookup in block.lookups:
+        rows_read = lookup.rows_per_token * lookup.row_bytes * tokens
+        lookup_read = lookup_read + rows_read / split_ways(shapes.tp, lookup.tensor_axis)
+    cache_read, cache_write = zeros, zeros
+    spread = 1.0 + np.sqrt(2.0 * np.log(shapes.dp)) * load.variation / np.sqrt(np.maximum(load.sequences, 1e-300))
+    for cache in block.caches:
+        ways = split_ways(shapes.tp, cache.tensor_axis)
+        entries = cache.read_span.entries(load.read_context)
+        cache_read = cache_read + load.sequences * spread * (entries * cache.entry_bytes + cache.fixed_bytes) / ways
+        if cache.held:
+            cache_write = cache_write + tokens * cache.entry_bytes / cache.span.ratio / ways
+    moved = static_read + routed_read + lookup_read + cache_read + cache_write
+    memory = moved / rates.memory_bytes_per_s
+    communication = _communication_seconds(block, pieces, shapes, rates, tokens)
+    floor = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) * ones
+    return BlockTimes(
+        block.id, block.kind, floor, compute, memory, communication,
+        static_read, routed_read, fetches, lookup_read, cache_read, cache_write, rates.overlap_communication,
+    )  # fmt: skip
+
+
+def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column) -> Column:
+    """Attention cores: terms without a mode always run; of the modes a phase allows the cheaper one runs."""
+    fixed = np.zeros_like(shapes.tp)
+    modes: dict[str, Column] = {}
+    for term in block.flops:
+        if load.phase not in term.phases:
+            continue
+        flops = term.per_pair * term.span.entries(load.context) * tokens + term.per_cached_token * load.cached
+        rate = rates.peak[term.dtype if term.dtype in rates.peak else "bf16"] * rates.efficiency["attention"]
+        seconds = flops / split_ways(shapes.tp, term.tensor_axis) / rate
+        if term.mode:
+            modes[term.mode] = modes.get(term.mode, np.zeros_like(shapes.tp)) + seconds
+        else:
+            fixed = fixed + seconds
+    if modes:
+        fixed = fixed + np.min(np.stack(list(modes.values())), axis=0)
+    return fixed
+
+
+def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, tokens: Column) -> Column:
+    """Attention and dense FFN end in an all-reduce over ``tp``; experts in all-to-all where ``dp > 1``, else in an all-reduce."""
+    zeros = np.zeros_like(shapes.tp)
+    if block.kind not in ("attention", "mlp", "moe"):
+        return zeros
+    if not rates.levels:
+        return zeros
+    hidden = float(pieces.hidden_size)
+    reduce_tp = all_reduce(shapes.tp, tokens * hidden * 2.0, rates.levels)
+    if block.routed is None:
+        return reduce_tp
+    item = block.routed
+    group_experts = item.experts / max(pieces.routing_groups, 1)
+    targets = []
+    inner = np.ones_like(shapes.tp)
+    for level in rates.levels:
+        count = shapes.ep / np.minimum(inner, shapes.ep)
+        per_target = np.ceil(item.experts / np.maximum(count, 1.0))
+        spans = np.maximum(np.ceil(group_experts / per_target), 1.0)
+        limit = np.where(pieces.routing_groups > 1, pieces.routing_active_groups * spans, math.inf)
+        targets.append(distinct_targets(count, item.active, limit))
+        inner = np.minimum(shapes.width, level.devices)
+    copy_bytes = hidden * (_DISPATCH_BYTES.get(item.dtype, 2.0) + 2.0)
+    travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels)
+    return np.where(shapes.dp > 1, travel + np.where(shapes.moe_tp > 1, reduce_tp, 0.0), reduce_tp)
+
+
+def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> PassTimes:
+    """All parts of a pass on every row of ``shapes``."""
+    ones = np.ones_like(shapes.tp)
+    windows: list[list[BlockTimes]] = []
+    names: list[str] = []
+
+    def add(window: Window) -> None:
+        windows.append([_block_times(block, pieces, shapes, rates, load) for block in window.blocks])
+        names.append(window.name)
+
+    for window in pieces.windows:
+        add(window)
+    for window in pieces.draft:
+        add(window)
+    stages = pieces.stage_table(shapes.pp)
+    repeats: list[list[float]] = []
+    for number, stage in enumerate(stages):
+        last = number == len(stages) - 1
+        row = [float(n) for n in stage]
+        row += [float(load.draft_passes) if last else 0.0 for _ in pieces.draft]
+        repeats.append(row)
+    step = rates.floors["step"] * ones
+    if load.phase == "decode":
+        step = step + rates.floors["sequence"] * load.sequences
+    hop = np.zeros_like(shapes.tp)
+    if shapes.pp > 1 and rates.levels:
+        hop = point_to_point(load.tokens * ones * pieces.hidden_size * 2.0 / shapes.tp, shapes.width, rates.levels)
+    return PassTimes(windows, repeats, step, hop, names)

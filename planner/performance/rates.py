@@ -1,0 +1,203 @@
+"""Rates of one device under one runtime: the numbers that turn work into seconds.
+
+``perturb`` moves one group of figures to the end of its interval; evaluating a plan under each perturbation gives
+the plan's own interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+from planner.errors import InputError
+from planner.hardware import Curve, System
+from planner.quantities import Figure
+from planner.runtimes import Runtime
+
+_DTYPE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5, "int4": 0.5}
+
+
+@dataclass(frozen=True)
+class Level:
+    """One network level: devices inside (``inf`` = unbounded), achieved one-way bytes/s per device by traffic, latency in s."""
+
+    id: str
+    devices: float
+    allreduce: float
+    alltoall: float
+    p2p: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class TierRate:
+    """A tier below device memory, as one device sees it when all its sharers stream.
+
+    ``capacity`` in bytes per device; ``resources`` = (id, bytes/s) that a read loads; ``latency`` in s; ``granule`` in bytes.
+    """
+
+    id: str
+    kind: str
+    role: str
+    capacity: float
+    resources: tuple[tuple[str, float], ...]
+    latency: float
+    granule: int
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Rate of a stream from this tier: its slowest resource."""
+        return min(rate for _, rate in self.resources)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Everything ``passes`` needs, in SI units per device."""
+
+    peak: dict[str, float]
+    curve: dict[str, tuple[Curve, float]]
+    knee_rows: dict[str, float]
+    memory_id: str
+    memory_kind: str
+    memory_bytes: float
+    memory_bytes_per_s: float
+    tiers: tuple[TierRate, ...]
+    levels: tuple[Level, ...]
+    floors: dict[str, float]
+    efficiency: dict[str, float]
+    reserve: dict[str, float]
+    imbalance: float
+    residual: float
+    overlap_communication: bool
+    buckets: tuple[int, ...]
+
+    def gemm_flop_per_s(self, dtype: str, rows: np.ndarray, kind: str) -> np.ndarray:
+        """Achieved FLOP/s of matrix products of ``rows`` rows.
+
+        Below the knee ``peak * bytes / (2 * bandwidth)`` a GEMM is bound by reading its weights, which the memory term
+        counts, so the kernel curve is read at ``max(rows, knee)``.
+        """
+        dtype = dtype if dtype in self.peak else "bf16"
+        curve, factor = self.curve[dtype]
+        fraction = curve.fraction(np.maximum(rows, self.knee_rows[dtype]), factor)
+        return np.asarray(self.peak[dtype] * fraction * self.efficiency[kind])
+
+
+def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str] | None = None) -> Rates:
+    """The rates of a system's device under a runtime, at the figures' values."""
+    own = [tier for tier in system.tiers if tier.role == "device"]
+    if len(own) != 1:
+        raise InputError("needs exactly one tier of role 'device'", where=f"hardware {system.id}", mend="correct the profile")
+    memory = own[0]
+    hbm = memory.read.value * memory.efficiency.value
+    tiers = []
+    for tier in system.tiers:
+        if tier.role == "device":
+            continue
+        latency = tier.latency.value + sum(system.link(step).latency.value for step in tier.via if step in {x.id for x in system.links})
+        startup = tier.startup.value if tier.startup else 0.0
+        tiers.append(
+            TierRate(
+                tier.id,
+                tier.kind,
+                tier.role,
+                tier.usable.value / tier.devices_sharing,
+                tuple(system.tier_rate(tier.id)),
+                latency + startup,
+                tier.granule_bytes,
+            )
+        )
+    order = {"host": 0, "disk": 1}
+    tiers.sort(key=lambda t: (order.get(t.role, 2), -t.bytes_per_s, t.id))
+    levels = tuple(
+        Level(
+            d.id,
+            math.inf if d.devices is None else float(d.devices),
+            d.bandwidth.value * d.allreduce_efficiency.value,
+            d.bandwidth.value * d.alltoall_efficiency.value,
+            d.bandwidth.value * d.p2p_efficiency.value,
+            d.latency.value,
+        )
+        for d in system.domains
+    )
+    compute = system.device.compute
+    return Rates(
+        peak={k: c.peak.value for k, c in compute.items()},
+        curve={k: (c.gemm, 1.0) for k, c in compute.items()},
+        knee_rows={k: c.peak.value * _DTYPE_BYTES.get(k, 2.0) / (2.0 * memory.read.value) for k, c in compute.items()},
+        memory_id=memory.id,
+        memory_kind=memory.kind,
+        memory_bytes=memory.usable.value,
+        memory_bytes_per_s=hbm,
+        tiers=tuple(tiers),
+        levels=levels,
+        floors={name: figure.value for name, figure in runtime.floors},
+        efficiency={name: figure.value for name, figure in runtime.efficiency},
+        reserve={name: figure.value for name, figure in runtime.reserve},
+        imbalance=runtime.imbalance.value,
+        residual=runtime.residual.value,
+        overlap_communication=runtime.overlap_communication,
+        buckets=runtime.batch_buckets,
+    )
+
+
+_End = Literal["low", "high"]
+
+
+def uncertain_groups(runtime: Runtime) -> tuple[str, ...]:
+    """Names of the groups of figures that move together when a prediction's interval is computed."""
+    groups = ["compute", "memory", "network", "host", "floors", "imbalance", "residual"]
+    return tuple(groups + [f"efficiency.{name}" for name, _ in runtime.efficiency])
+
+
+def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[System, Runtime, float]:
+    """``(system, runtime, curve factor)`` with one group of figures at the slow (``low``) or fast (``high``) end.
+
+    ``low`` and ``high`` are ends of the *outcome*: at ``low`` rates fall and times rise.
+    """
+
+    def move(part: BaseModel, keys: tuple[str, ...], faster_is_more: bool) -> BaseModel:
+        upward = (end == "high") == faster_is_more
+        changes: dict[str, Figure] = {}
+        for key in keys:
+            figure = getattr(part, key)
+            if figure is not None:
+                changes[key] = figure.model_copy(update={"value": figure.highest if upward else figure.lowest})
+        return part.model_copy(update=changes)
+
+    curve_factor = 1.0
+    if group == "compute":
+        compute = {}
+        for key, part in system.device.compute.items():
+            factor = part.gemm.high_factor if end == "high" else part.gemm.low_factor
+            points = tuple((rows, min(fraction * factor, 1.0)) for rows, fraction in part.gemm.points)
+            moved = move(part, ("peak",), True)
+            compute[key] = moved.model_copy(update={"gemm": part.gemm.model_copy(update={"points": points})})
+        system = system.model_copy(update={"device": system.device.model_copy(update={"compute": compute})})
+    elif group in ("memory", "host"):
+        tiers = tuple(
+            move(t, ("read", "efficiency"), True) if (t.role == "device") == (group == "memory") else t for t in system.tiers
+        )
+        links = system.links if group == "memory" else tuple(move(x, ("bandwidth", "efficiency"), True) for x in system.links)
+        system = system.model_copy(update={"tiers": tiers, "links": links})
+    elif group == "network":
+        keys = ("bandwidth", "allreduce_efficiency", "alltoall_efficiency", "p2p_efficiency")
+        domains = tuple(move(move(d, keys, True), ("latency",), False) for d in system.domains)
+        system = system.model_copy(update={"domains": domains})
+    elif group == "floors":
+        names = tuple(name for name, _ in runtime.floors)
+        runtime = runtime.model_copy(update={"floors": move(runtime.floors, names, False)})
+    elif group in ("imbalance", "residual"):
+        runtime = move(runtime, (group,), False)  # type: ignore[assignment]
+    else:
+        name = group.removeprefix("efficiency.")
+        runtime = runtime.model_copy(update={"efficiency": move(runtime.efficiency, (name,), True)})
+    return system, runtime, curve_factor
+
+
+RateSource = Callable[[], Rates]

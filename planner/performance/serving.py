@@ -1,0 +1,123 @@
+"""From passes to service: time per output token, time to first token and requests per second, in steady state.
+
+The load is a closed loop: a fixed number of requests in flight, each replaced as it ends, so Little's law ties
+throughput, latency and concurrency. Symbols: D seconds of a decode step on the slowest pipeline stage, P of a prefill
+pass, pp stages, b sequences a rank and micro-batch, dp ranks, C tokens a pass and rank, m tokens of a request to be
+computed, n output tokens, a tokens accepted a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.footprint.pieces import ModelPieces
+from planner.footprint.shapes import Column, Shapes
+from planner.performance.collectives import point_to_point
+from planner.performance.passes import prefill_passes
+from planner.performance.rates import Level
+from planner.workload import Workload
+
+
+def tokens_per_step(acceptance: tuple[float, ...]) -> float:
+    """Expected tokens a decode step yields: ``1 + sum_i prod_{j<=i} a_j`` (a draft counts if all before it were accepted)."""
+    total, chain = 1.0, 1.0
+    for probability in acceptance:
+        chain *= probability
+        total += chain
+    return total
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Aggregated serving of one instance (columns): seconds, requests per second, requests in flight."""
+
+    tpot_s: Column
+    ttft_s: Column
+    requests_per_s: Column
+    concurrency: Column
+
+
+def mixed_serving(decode_s: Column, prefill_s: Column, batch: Column, chunk: Column, shapes: Shapes, workload: Workload, accept: float) -> Mixed:  # fmt: skip
+    """Prefill and decode share the devices.
+
+    Each request costs the instance ``s = m/(C dp) * P`` seconds of prefill, during which nobody decodes. B = b dp pp
+    sequences each need (n-1)/a steps of pp*D seconds, so a generation lasts ``(n-1) * tpot`` with
+    ``tpot = pp*D/a + B s/(n-1)``: while one sequence generates, B others are prefilled. X = B / ((n-1) tpot).
+
+    A pass alternates with a decode step, so passes follow each other every P + D seconds. A rank's passes are busy a
+    share ``rho = X m/(C dp) (P + D)`` of the time; the wait is that of an M/D/1 queue (Kleinrock, *Queueing Systems* I,
+    5.8), ``rho S / (2 (1 - rho))`` with S the request's passes times P + D, plus half a period on arrival.
+    """
+    rounds = workload.output_tokens.mean - 1.0
+    running = batch * shapes.dp * shapes.pp
+    passes = prefill_passes(chunk, workload)
+    per_request = workload.miss_tokens / (chunk * shapes.dp)
+    tpot = shapes.pp * decode_s / accept + running * per_request * prefill_s / rounds
+    rate = running / (rounds * tpot)
+    period = prefill_s + decode_s
+    busy = rate * per_request * period
+    service = np.minimum(passes, workload.miss_tokens / chunk) * period
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wait = np.where(busy < 1.0, busy * service / (2.0 * (1.0 - busy)), np.inf)
+    ttft = period / 2.0 + wait + (passes + shapes.pp - 1.0) * period
+    return Mixed(tpot, ttft, rate, running + rate * ttft)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One side of disaggregated serving (columns): capacity in requests per second and, per side, TTFT parts or TPOT."""
+
+    requests_per_s: Column
+    seconds: Column
+
+
+def split_serving(decode_s: Column, batch: Column, shapes: Shapes, workload: Workload, accept: float) -> Split:
+    """A decode instance at its full batch: ``tpot = pp D / a`` and ``X = b dp pp / ((n-1) tpot)``."""
+    rounds = workload.output_tokens.mean - 1.0
+    tpot = shapes.pp * decode_s / accept
+    return Split(batch * shapes.dp * shapes.pp / (rounds * tpot), tpot)
+
+
+def prefill_queue(prefill_s: Column, chunk: Column, shapes: Shapes, workload: Workload) -> tuple[Column, Column, Column]:
+    """A prefill instance: ``(capacity requests/s, service seconds of a request on its rank, seconds through the pipeline)``.
+
+    Stages work on different passes, so an instance completes ``C dp / P`` tokens a second; a request passes through
+    ``passes + pp - 1`` pass times.
+    """
+    passes = prefill_passes(chunk, workload)
+    capacity = chunk * shapes.dp / (workload.miss_tokens * prefill_s)
+    service = np.minimum(passes, workload.miss_tokens / chunk) * prefill_s
+    return capacity, service, (passes + shapes.pp - 1.0) * prefill_s
+
+
+def queue_wait(utilisation: Column, service_s: Column) -> Column:
+    """Mean M/D/1 wait ``rho S / (2 (1 - rho))`` (seconds); infinite at or above full use."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(utilisation < 1.0, utilisation * service_s / (2.0 * (1.0 - utilisation)), np.inf)
+
+
+def utilisation_for_wait(wait_s: Column, service_s: Column) -> Column:
+    """The utilisation at which the M/D/1 wait is ``wait_s``: ``2w / (S + 2w)``; 0 where no wait is allowed."""
+    wait = np.maximum(wait_s, 0.0)
+    with np.errstate(invalid="ignore"):
+        share = np.where(np.isinf(wait), 1.0, 2.0 * wait / (service_s + 2.0 * wait))
+    return np.where(wait_s < 0.0, 0.0, share)
+
+
+def handoff_seconds(pieces: ModelPieces, input_tokens: float, shapes: Shapes, levels: tuple[Level, ...], distance: float) -> Column:
+    """Moving a prompt's caches from a prefill to a decode instance ``distance`` devices away.
+
+    Each of a rank's ``tp`` devices sends its share of every layer; a cache that tensor parallelism replicates is cut
+    among the senders. The transfer follows prefill (no layer-wise overlap).
+    """
+    size = 0.0
+    for window in pieces.windows:
+        for block in window.blocks:
+            for cache in block.caches:
+                if cache.held:
+                    size += window.layers * (float(cache.span.entries(input_tokens)) * cache.entry_bytes + cache.fixed_bytes)
+    if not levels:
+        return np.zeros_like(shapes.tp)
+    return point_to_point(size / (shapes.tp * shapes.pp), np.full_like(shapes.tp, distance), levels)

@@ -1,0 +1,143 @@
+"""Lazy registries: what planner finds by name, its own and other packages' alike.
+
+A package offers something through an entry point of one of these groups (``[project.entry-points."GROUP"]``,
+``name = "module:OBJECT"``):
+
+``planner.model_families``   a ``planner.architecture.Family``; the name is the ``model_type`` it reads
+``planner.hardware``         a folder of hardware profiles, or a callable that returns one
+``planner.runtimes``         a serving runtime
+``planner.workloads``        a workload
+``planner.prices``           a price list
+``planner.exporters``        a writer of engine files
+
+The built-ins are entry points of planner's own package. ``BUILTIN`` repeats them, so that a source checkout without
+installed metadata works too and so that using a built-in never scans the installed packages. A built-in keeps its
+name: another package's entry of that name is reported and ignored. A package that fails to load is reported by
+``faults`` and never stops what does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint
+
+from planner.errors import InputError, nearest
+
+BUILTIN: Mapping[str, Mapping[str, str]] = {
+    "planner.model_families": {
+        "deepseek_v3": "planner.architecture.families.deepseek_v3:FAMILY",
+        "llama": "planner.architecture.families.llama:FAMILY",
+    },
+}
+
+GROUPS = (
+    "planner.model_families",
+    "planner.hardware",
+    "planner.runtimes",
+    "planner.workloads",
+    "planner.prices",
+    "planner.exporters",
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an offer of another package is not used."""
+
+    group: str
+    name: str
+    package: str
+    reason: str
+
+
+class Registry:
+    """The named objects of one group; names are listed without importing anything they name."""
+
+    def __init__(self, group: str, builtin: Mapping[str, str]) -> None:
+        self.group = group
+        self._builtin = dict(builtin)
+        self._loaded: dict[str, object] = {}
+        self._faults: dict[str, Fault] = {}
+        self._offers: dict[str, EntryPoint] | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, built-in and third-party, sorted."""
+        return tuple(sorted({*self._builtin, *self._third_party()}))
+
+    def get(self, name: str) -> object:
+        """The object of that name; an ``InputError`` if nothing has that name or its package cannot be loaded."""
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def load_all(self) -> dict[str, object]:
+        """Every object that can be loaded, by name; ``faults`` then tells what could not."""
+        loaded = {}
+        for name in self.names():
+            try:
+                loaded[name] = self.get(name)
+            except InputError:
+                continue
+        return loaded
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What is known to be broken so far, by name."""
+        self._third_party()
+        return tuple(self._faults[name] for name in sorted(self._faults))
+
+    def _load(self, name: str) -> object:
+        if name in self._builtin:
+            module, _, attribute = self._builtin[name].partition(":")
+            return getattr(import_module(module), attribute)
+        offer = self._third_party().get(name)
+        if offer is None:
+            raise InputError(f"no {name[:64]!r} in {self.group}", mend=nearest(name[:64], list(self.names())))
+        try:
+            return offer.load()
+        except (Exception, SystemExit) as error:
+            fault = self._fault(offer, f"{type(error).__name__}: {error}")
+            raise InputError(
+                f"{name!r} cannot be loaded ({fault.reason})",
+                where=f"plugin package {fault.package}",
+                mend="mend or uninstall that package",
+            ) from None
+
+    def _third_party(self) -> dict[str, EntryPoint]:
+        if self._offers is None:
+            from importlib.metadata import entry_points
+
+            self._offers = {}
+            try:
+                found = sorted(entry_points(group=self.group), key=lambda e: (e.name, _package(e), e.value))
+            except Exception as error:  # another package's metadata may be unreadable
+                self._faults[""] = Fault(self.group, "", "unknown", f"entry points cannot be read: {error}")
+                found = []
+            for offer in found:
+                if offer.name in self._builtin:
+                    if offer.value != self._builtin[offer.name]:
+                        self._fault(offer, "the name belongs to a built-in")
+                elif offer.name in self._offers:
+                    self._fault(offer, f"the name is taken by {_package(self._offers[offer.name])}")
+                else:
+                    self._offers[offer.name] = offer
+        return self._offers
+
+    def _fault(self, offer: EntryPoint, reason: str) -> Fault:
+        fault = Fault(self.group, offer.name, _package(offer), " ".join(reason.split())[:300])
+        self._faults[offer.name] = fault
+        return fault
+
+
+def _package(offer: EntryPoint) -> str:
+    return offer.dist.name if offer.dist is not None else "unknown"
+
+
+@cache
+def registry(group: str) -> Registry:
+    """The process-wide registry of a group."""
+    if group not in GROUPS:
+        raise ValueError(f"unknown plugin group {group!r}")
+    return Registry(group, BUILTIN.get(group, {}))

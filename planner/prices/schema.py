@@ -1,0 +1,48 @@
+"""Price bases. ``owned`` computes the hour from capital cost, life, power and upkeep."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planner.catalogue import Catalogue
+from planner.quantities import figure_of
+
+
+class OwnedPrices(BaseModel):
+    """The dated defaults of the basis ``owned``; the capital cost and the power are the system's own figures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = Field(alias="schema", default=1)
+    id: Literal["owned"]
+    as_of: date
+    currency: Literal["USD"]
+    cost_of_capital: figure_of("fraction", exclusive=False)
+    """Per year."""
+    life: figure_of("years")
+    residual_value: figure_of("fraction", exclusive=False)
+    """Of the capital cost, at the end of life."""
+    installation: figure_of("fraction", exclusive=False)
+    """Added to the capital cost: network, storage, racks, commissioning."""
+    maintenance: figure_of("fraction", exclusive=False)
+    """Of the capital cost per year."""
+    staff: figure_of("fraction", exclusive=False)
+    """Of the capital cost per year."""
+    electricity: figure_of("usd_per_kwh", exclusive=False)
+    power_utilisation: figure_of("fraction", exclusive=False)
+    """Mean power over the system's stated power."""
+    pue: figure_of("fraction")
+    utilisation: figure_of("fraction")
+    """Share of the hours in which the deployment serves its load."""
+
+
+PRICES: Catalogue[OwnedPrices] = Catalogue(Path(__file__).parent / "catalogue", OwnedPrices, "price basis")
+
+
+def load_prices(name: str) -> OwnedPrices:
+    """A price basis of the catalogue, or a ``.toml`` file."""
+    return PRICES.load(name)

@@ -1,0 +1,178 @@
+"""Quantities: unit strings to plain SI floats and back, and the figure that carries its evidence.
+
+Inside planner every number is an SI float whose name says the unit (``bandwidth_bytes_per_s``).
+``GB`` is 1e9 bytes and ``GiB`` is 2**30, never mixed. Units live only at the edges: in profiles,
+workloads and on the command line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
+
+Dimension = Literal[
+    "bytes", "bytes_per_s", "flop_per_s", "s", "w", "usd", "usd_per_kwh", "per_s", "fraction", "count", "tokens", "years"
+]
+
+_SI = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+
+
+def _table() -> dict[str, dict[str, float]]:
+    prefixes = _SI | _BINARY
+    data = {p + "B": f for p, f in prefixes.items()}
+    return {
+        "bytes": data,
+        "bytes_per_s": {u + "/s": f for u, f in data.items()} | {p + "bit/s": f / 8 for p, f in _SI.items()},
+        "flop_per_s": {p + w: f for p, f in _SI.items() for w in ("FLOP/s", "OP/s")},
+        "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0},
+        "w": {p + "W": f for p, f in _SI.items()},
+        "usd": {"USD": 1.0, "kUSD": 1e3, "MUSD": 1e6, "$": 1.0},
+        "usd_per_kwh": {"USD/kWh": 1.0, "$/kWh": 1.0},
+        "per_s": {"/s": 1.0, "k/s": 1e3, "M/s": 1e6, "/min": 1 / 60, "/h": 1 / 3600, "IOPS": 1.0, "kIOPS": 1e3, "MIOPS": 1e6},
+        "fraction": {"": 1.0, "%": 0.01},
+        "count": {"": 1.0, "k": 1e3, "M": 1e6},
+        "tokens": {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "Ki": 1024.0, "Mi": 1048576.0, "tokens": 1.0},
+        "years": {"years": 1.0, "year": 1.0, "y": 1.0},
+    }
+
+
+UNITS: dict[str, dict[str, float]] = _table()
+_BASE_UNIT = {
+    "bytes": "B", "bytes_per_s": "B/s", "flop_per_s": "FLOP/s", "s": "s", "w": "W", "usd": "USD", "usd_per_kwh": "USD/kWh",
+    "per_s": "/s", "fraction": "", "count": "", "tokens": "tokens", "years": "years",
+}  # fmt: skip
+_QUANTITY = re.compile(r"^\s*([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)\s*(\S*)\s*$", re.ASCII)
+
+
+def parse_quantity(text: object, dimension: Dimension, *, bare_unit: str | None = None) -> float:
+    """``"3.35 TB/s"`` -> ``3.35e12`` for dimension ``bytes_per_s``.
+
+    A bare number is accepted for dimensionless dimensions, or read in ``bare_unit`` when given.
+    Raises ``ValueError`` with one line that names the accepted units.
+    """
+    units = UNITS[dimension]
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise ValueError(f"expected a quantity such as '1 {_example(dimension)}', got {text!r}")
+    if isinstance(text, int | float):
+        number, unit = float(text), ""
+    else:
+        if len(text) > 64:
+            raise ValueError("a quantity has at most 64 characters")
+        match = _QUANTITY.match(text)
+        if not match:
+            raise ValueError(f"{text!r} is not a quantity; write a number and a unit, as '1 {_example(dimension)}'")
+        number, unit = float(match[1].replace("_", "").replace(",", "")), match[2]
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not finite")
+    if unit == "" and "" not in units:
+        if bare_unit is None:
+            raise ValueError(f"{text!r} has no unit; write one of {_units(dimension)}")
+        unit = bare_unit
+    if unit not in units:
+        raise ValueError(f"unknown unit {unit!r} in {text!r}; use one of {_units(dimension)}")
+    value = number * units[unit]
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not finite")
+    return value
+
+
+def format_quantity(value: float, dimension: Dimension) -> str:
+    """The exact text of an SI float in the dimension's base unit: ``parse_quantity`` gives it back bit for bit."""
+    unit = _BASE_UNIT[dimension]
+    return f"{value!r} {unit}".strip()
+
+
+def _example(dimension: str) -> str:
+    return {"bytes": "GB", "bytes_per_s": "TB/s", "flop_per_s": "TFLOP/s", "s": "ms", "w": "W", "usd": "USD"}.get(
+        dimension, _BASE_UNIT[dimension]
+    )
+
+
+def _units(dimension: str) -> str:
+    names = [u for u in UNITS[dimension] if u]
+    return ", ".join(names[:14]) or "a bare number"
+
+
+def round12(value: float) -> float:
+    """The contract's printed float: rounded to 12 significant digits (shortest round-trip form when serialised)."""
+    if value == 0.0:
+        return 0.0
+    if not math.isfinite(value):
+        raise ValueError("NaN and Infinity are not printable quantities")
+    return float(f"{value:.12g}")
+
+
+Grade = Literal["A", "B", "C", "D"]
+
+
+class Figure(BaseModel):
+    """A sourced SI number with its interval.
+
+    ``low``/``high`` are the 10th and 90th percentile of what the true value may be; absent means exact.
+    ``grade``: A vendor or measured and read, B secondary, C derived or announced, D unverified.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    source: str
+    as_of: date | None = None
+    grade: Grade
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Figure:
+        for number in (self.value, self.low, self.high):
+            if number is not None and not math.isfinite(number):
+                raise ValueError("a figure must be finite")
+        if self.low is not None and self.low > self.value:
+            raise ValueError(f"low {self.low!r} is above value {self.value!r}")
+        if self.high is not None and self.high < self.value:
+            raise ValueError(f"high {self.high!r} is below value {self.value!r}")
+        if not self.source.strip():
+            raise ValueError("a figure needs a source")
+        return self
+
+    @property
+    def lowest(self) -> float:
+        """The low end of the interval, or the value where none is stated."""
+        return self.value if self.low is None else self.low
+
+    @property
+    def highest(self) -> float:
+        """The high end of the interval, or the value where none is stated."""
+        return self.value if self.high is None else self.high
+
+
+def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = True) -> Any:
+    """The annotated type of a profile field: a table ``{value = "3.35 TB/s", source = …}`` becomes a ``Figure`` in SI.
+
+    Under the validation context ``{"si": True}`` (a plan's embedded inputs) bare numbers are SI already.
+    """
+
+    def convert(raw: object, info: ValidationInfo) -> object:
+        if isinstance(raw, Figure):
+            return raw
+        if not isinstance(raw, dict):
+            raise ValueError('a figure is a table: { value = "…", source = "…", grade = "…" }')
+        data: dict[str, Any] = dict(raw)
+        in_si = bool(info.context and info.context.get("si"))
+        for key in ("value", "low", "high"):
+            if data.get(key) is None:
+                continue
+            try:
+                data[key] = float(data[key]) if in_si else parse_quantity(data[key], dimension)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{key}: {error}") from None
+            if data[key] < minimum or (exclusive and data[key] == minimum):
+                raise ValueError(f"{key}: must be {'above' if exclusive else 'at least'} {minimum:g}")
+        return data
+
+    return Annotated[Figure, BeforeValidator(convert)]

@@ -1,0 +1,95 @@
+"""The runtime schema and its catalogue."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planner.catalogue import Catalogue
+from planner.quantities import figure_of
+
+_CONFIG = ConfigDict(frozen=True, extra="forbid")
+
+
+class Floors(BaseModel):
+    """Time per layer that neither FLOPs nor bytes explain: launches, small kernels, synchronisation (seconds)."""
+
+    model_config = _CONFIG
+
+    attention: figure_of("s", exclusive=False)
+    mlp: figure_of("s", exclusive=False)
+    moe: figure_of("s", exclusive=False)
+    step: figure_of("s", exclusive=False)
+    """Once a step: scheduling, sampling, input preparation."""
+    sequence: figure_of("s", exclusive=False)
+    """Once a step for each running sequence of a rank."""
+
+
+class Efficiencies(BaseModel):
+    """System factors over kernel rates: achieved rate = device peak x kernel curve x factor."""
+
+    model_config = _CONFIG
+
+    dense: figure_of("fraction")
+    routed: figure_of("fraction")
+    attention: figure_of("fraction")
+    """Of the dense peak, for attention cores; the kernel curve is not applied to them."""
+
+
+class Reserves(BaseModel):
+    """Device memory that holds neither weights nor cache, by cause (bytes per device unless said)."""
+
+    model_config = _CONFIG
+
+    context: figure_of("bytes", exclusive=False)
+    graphs: figure_of("bytes", exclusive=False)
+    communication: figure_of("bytes", exclusive=False)
+    """Collective buffers, for groups of two devices or more."""
+    expert_buffers_per_token: figure_of("bytes", exclusive=False)
+    """Dispatch and combine buffers, per token of a pass and rank, with expert parallelism."""
+    activation_hidden_multiple: figure_of("count", exclusive=False)
+    """Peak activation elements per token of a pass, in units of the hidden size (2 bytes each)."""
+    fragmentation: figure_of("fraction", exclusive=False)
+    """Share of usable device memory lost to allocator granularity."""
+
+
+class Runtime(BaseModel):
+    """A serving runtime. ``residual`` is the ratio measured/predicted step time that remains unexplained."""
+
+    model_config = _CONFIG
+
+    schema_version: Literal[1] = Field(alias="schema", default=1)
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    name: str = ""
+    as_of: date
+    floors: Floors
+    efficiency: Efficiencies
+    reserve: Reserves
+    imbalance: figure_of("fraction")
+    """Slowest expert-parallel rank over the mean, beyond the router's own statistics."""
+    residual: figure_of("fraction")
+    aggregated: bool
+    disaggregated: bool
+    streaming: bool
+    """Can keep weights and cache in host memory or on disk and fetch them during the step."""
+    overlap_communication: bool
+    """Collectives run beside compute (two-batch overlap); otherwise they are exposed."""
+    page_tokens: int = Field(ge=1, le=4096)
+    batch_buckets: tuple[int, ...] = Field(min_length=1)
+    """Decode batches pad up to one of these, then to multiples of the last step between them."""
+    max_sequences_per_rank: int = Field(ge=1, le=65536)
+    prefill_tokens: tuple[int, ...] = Field(min_length=1)
+    """Tokens of a prefill pass per attention rank that the search may choose."""
+    kv_layouts: dict[str, tuple[str, ...]]
+    """KV dtype -> cache layouts in order of preference."""
+
+
+RUNTIMES: Catalogue[Runtime] = Catalogue(Path(__file__).parent / "catalogue", Runtime, "runtime")
+
+
+def load_runtime(name: str) -> Runtime:
+    """A runtime of the catalogue, or a ``.toml`` file."""
+    return RUNTIMES.load(name)

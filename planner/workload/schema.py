@@ -1,0 +1,105 @@
+"""The workload schema and its catalogue."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from planner.catalogue import Catalogue
+from planner.quantities import Grade
+
+MAX_TOKENS = 16_777_216
+
+
+class Lengths(BaseModel):
+    """A distribution of token counts: constant at ``mean``, or lognormal with that mean and ``median``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float = Field(ge=1, le=MAX_TOKENS, allow_inf_nan=False)
+    median: float | None = Field(default=None, ge=1, le=MAX_TOKENS, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _skewed_right(self) -> Lengths:
+        if self.median is not None and self.median > self.mean:
+            raise ValueError("median is above the mean: a lognormal has mean >= median; leave the median out for constant lengths")
+        return self
+
+    @property
+    def coefficient_of_variation(self) -> float:
+        """Standard deviation over mean: ``sqrt(exp(sigma^2) - 1)``, and ``exp(sigma^2/2) = mean/median`` (lognormal)."""
+        if self.median is None:
+            return 0.0
+        return math.sqrt(max((self.mean / self.median) ** 2 - 1.0, 0.0))
+
+
+class Workload(BaseModel):
+    """What the deployment serves. Times in seconds; ``None`` means no limit.
+
+    ``prefix_hit`` is the share of input tokens whose cache entries exist already (0 to below 1).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = Field(alias="schema", default=1)
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    name: str = ""
+    input_tokens: Lengths
+    output_tokens: Lengths
+    prefix_hit: float = Field(ge=0, lt=1, default=0.0, allow_inf_nan=False)
+    ttft_s: float | None = Field(gt=0, default=None, allow_inf_nan=False)
+    tpot_s: float | None = Field(gt=0, default=None, allow_inf_nan=False)
+    source: str
+    as_of: date
+    grade: Grade
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _generates(self) -> Workload:
+        if self.output_tokens.mean < 2:
+            raise ValueError("output_tokens.mean must be at least 2: with one token there is no time per output token")
+        return self
+
+    @property
+    def miss_tokens(self) -> float:
+        """Input tokens of a mean request that must be computed; at least one."""
+        return max(self.input_tokens.mean * (1.0 - self.prefix_hit), 1.0)
+
+    @property
+    def hit_tokens(self) -> float:
+        """Input tokens of a mean request whose cache entries are reused."""
+        return self.input_tokens.mean - self.miss_tokens
+
+    @property
+    def resident_tokens(self) -> float:
+        """Mean context of a decoding sequence: ISL + OSL/2."""
+        return self.input_tokens.mean + self.output_tokens.mean / 2.0
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Context for which cache is reserved per admitted sequence: ISL + OSL, in whole tokens."""
+        return math.ceil(self.input_tokens.mean + self.output_tokens.mean)
+
+    @property
+    def context_variation(self) -> float:
+        """Coefficient of variation of a running sequence's context.
+
+        A sequence found decoding is at a uniform position of its output (variance OSL^2/12), and its lengths vary by
+        their own distributions: ``sqrt((cv_in*ISL)^2 + (cv_out*OSL/2)^2 + OSL^2/12) / (ISL + OSL/2)``.
+        """
+        isl, osl = self.input_tokens, self.output_tokens
+        variance = (isl.coefficient_of_variation * isl.mean) ** 2
+        variance += (osl.coefficient_of_variation * osl.mean / 2) ** 2 + osl.mean**2 / 12
+        return math.sqrt(variance) / self.resident_tokens
+
+
+WORKLOADS: Catalogue[Workload] = Catalogue(Path(__file__).parent / "catalogue", Workload, "workload")
+
+
+def load_workload(name: str) -> Workload:
+    """A workload of the catalogue, or a ``.toml`` file."""
+    return WORKLOADS.load(name)
