@@ -18,7 +18,7 @@ from planner.architecture.blocks import (
 from planner.architecture.catalogue import Entry, find_model, list_models
 from planner.architecture.families import Family, family, family_names
 from planner.architecture.formats import FORMATS, Format, convert, format_of
-from planner.architecture.importer import load_model, read_config
+from planner.architecture.importer import load_model, model_from_config, read_config
 
 __all__ = [
     "FORMATS",
@@ -45,5 +45,6 @@ __all__ = [
     "format_of",
     "list_models",
     "load_model",
+    "model_from_config",
     "read_config",
 ]

@@ -41,8 +41,12 @@ def load_model(name: str | os.PathLike[str]) -> Model:
 def read_config(path: Path, id: str = "") -> Model:
     """The model of a Hugging Face config.json, or of the folder that holds one."""
     file = path / "config.json" if path.is_dir() else path
-    where = str(file)
-    config = parse_json(read_text(file, max_bytes=MAX_CONFIG_BYTES), where)
+    config = parse_json(read_text(file, max_bytes=MAX_CONFIG_BYTES), str(file))
+    return model_from_config(config, str(file), id or (file.resolve().parent.name if file.name == "config.json" else file.stem))
+
+
+def model_from_config(config: object, where: str, id: str) -> Model:
+    """The model of a parsed Hugging Face config.json; ``where`` names the file in messages."""
     if not isinstance(config, dict):
         raise InputError("holds no JSON object", where=where, mend="name a Hugging Face config.json")
     kind = config.get("model_type")
@@ -50,8 +54,7 @@ def read_config(path: Path, id: str = "") -> Model:
         raise InputError("model_type: is missing or no text", where=where, mend="name a Hugging Face config.json")
     if kind not in family_names():
         raise InputError(f"model_type: {kind[:64]!r} is not known", where=where, mend=nearest(kind[:64], list(family_names())))
-    title = id or (file.resolve().parent.name if file.name == "config.json" else file.stem)
-    identity = Identity(id=slug(title), name=slug(title), source="imported config.json")
+    identity = Identity(id=slug(id), name=slug(id), source="imported config.json")
     try:
         return family(kind).read(config, identity, where)
     except PlannerError:
@@ -59,10 +62,9 @@ def read_config(path: Path, id: str = "") -> Model:
     except Exception as error:
         if kind in BUILTIN[GROUP]:
             raise
+        reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(
-            f"the plugin for model_type {kind!r} failed ({type(error).__name__}: {str(error)[:200]})",
-            where=where,
-            mend="mend or uninstall its package",
+            f"the plugin for model_type {kind!r} failed ({reason})", where=where, mend="mend or uninstall it"
         ) from None
 
 

@@ -1,8 +1,10 @@
 """Finding, reading, joining and writing hardware profiles.
 
 A profile is one TOML file, ``<id>.toml``. Built-in profiles lie in ``hardware_profiles/`` (installed as
-``planner/_hardware_profiles``); further folders can be given, and are searched first. A system names its device, and any
-profile names the base it ``extends``, by catalogue id or by the relative path of a file below its own folder.
+``planner/_hardware_profiles``); further folders can be given, and are searched first; those of other packages (plugin
+group ``planner.hardware``) come last. A system names its device, and any profile names the base it ``extends``, by
+catalogue id or by the relative path of a file below its own folder. ``schema``, ``kind``, ``id`` and ``aliases`` are
+never inherited.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError, nearest
-from planner.hardware.schema import DIMENSIONS, Curve, Device, DeviceProfile, HardwareSelection, System
+from planner.hardware.schema import DIMENSIONS, Device, DeviceProfile, HardwareSelection, System
+from planner.plugins import registry
 from planner.quantities import Figure, format_quantity
 
 MAX_PROFILE_BYTES = 2**20
@@ -29,6 +33,17 @@ MAX_EXTENDS = 16
 
 _Profile = TypeVar("_Profile", System, DeviceProfile)
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+_OWN_KEYS = ("schema", "kind", "id", "aliases")
+"""What a profile says itself and never inherits."""
+
+
+class _Head(NamedTuple):
+    path: Path
+    sort: str
+    names: tuple[str, ...]
+    device: str
 
 
 class HardwareSummary(BaseModel):
@@ -55,19 +70,18 @@ def builtin_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "hardware_profiles"
 
 
-def load_hardware(name: str, *, folders: Iterable[Path] = ()) -> HardwareSelection:
+def load_hardware(name: str | Path, *, folders: Iterable[Path] = ()) -> HardwareSelection:
     """``"h800-node"``, ``"h800-node:2"``, ``"h800-node:auto"`` or the path of a TOML profile (also with ``:N``)."""
-    base, count, auto = _split_count(name)
+    base, count, auto = _split_count(os.fspath(name))
     source = _Source(folders)
-    path = source.resolve(base, where=f"hardware {base!r}")
-    system = source.read(path, System)
+    system = source.read(source.resolve(base, "system"), System)
     return HardwareSelection(system=system, count=count, auto=auto)
 
 
 def load_device(name: str, *, folders: Iterable[Path] = ()) -> DeviceProfile:
     """A device by catalogue id, alias or path, with the memory it owns."""
     source = _Source(folders)
-    return source.read(source.resolve(name, where=f"device {name!r}", want="device"), DeviceProfile)
+    return source.read(source.resolve(name, "device"), DeviceProfile)
 
 
 def read_profile(path: Path, *, folders: Iterable[Path] = (), today: date | None = None) -> System | DeviceProfile:
@@ -88,21 +102,23 @@ def list_hardware(
     if origin not in (None, "domestic", "western"):
         raise InputError(f"unknown origin {origin!r}", mend="use domestic or western")
     source = _Source(folders)
-    rows = [source.summary(path) for path in source.files()]
+    rows = [source.summary(path) for path in source.files + source.plugin_files]
     chosen = {row.id: row for row in reversed(rows) if row.fault or (row.kind in kinds and origin in (None, row.origin))}
     return [chosen[key] for key in sorted(chosen)]
 
 
 def _split_count(name: str) -> tuple[str, int, bool]:
     base, colon, count = name.rpartition(":")
-    if not colon:
+    if not colon or name.endswith(".toml"):
         return name, 1, False
     if not base:
-        raise InputError(f"hardware {name!r} names no profile", mend="write NAME:N, as h800-node:2")
+        raise InputError(f"hardware {name[:64]!r} names no profile", mend="write NAME:N, as h800-node:2")
     if count == "auto":
         return base, 1, True
     if not re.fullmatch(r"[0-9]{1,6}", count, re.ASCII) or int(count) < 1:
-        raise InputError(f"{count!r} in {name!r} is not a count", mend="write NAME:N with N from 1 to 999999, or NAME:auto")
+        raise InputError(
+            f"{count[:16]!r} in {name[:64]!r} is not a count", mend="write NAME:N with N from 1 to 999999, or NAME:auto"
+        )
     return base, int(count), False
 
 
@@ -115,49 +131,55 @@ class _Source:
             if not folder.is_dir():
                 raise InputError("is not a folder", where=str(folder), mend="name a folder that holds profiles")
         self.folders.append(builtin_folder())
-        self._documents: dict[Path, dict[str, Any]] = {}
+        self._documents: dict[str, dict[str, Any]] = {}
 
+    @cached_property
     def files(self) -> list[Path]:
         """Every profile file, in the order of the folders, then by path; links that lead out of a folder are left out."""
-        found: list[Path] = []
-        for folder in self.folders:
-            inside = folder.resolve()
-            for parent, subfolders, names in os.walk(inside):
-                subfolders.sort()
-                for name in sorted(names):
-                    path = Path(parent, name)
-                    if name.endswith(".toml") and not name.startswith(".") and path.resolve().is_relative_to(inside):
-                        found.append(path)
-                if len(found) > MAX_PROFILES:
-                    raise InputError(f"holds more than {MAX_PROFILES} profiles", where=str(folder), mend="name a smaller folder")
-        return found
+        return [path for folder in self.folders for path in _profiles_below(folder)]
 
-    def resolve(self, name: str, *, where: str, want: str = "system") -> Path:
-        """The file of a catalogue id, alias or path."""
+    @cached_property
+    def plugin_files(self) -> list[Path]:
+        """The profiles of other packages, looked for only when planner's own do not have the name."""
+        return [path for folder in _plugin_folders() for path in _profiles_below(folder)]
+
+    def resolve(self, name: str, want: str, *, but: Path | None = None) -> Path:
+        """The file of a catalogue id or alias of the wanted sort (``device``, ``system`` or ``profile``), or a path as it is."""
         if name.endswith(".toml") or "/" in name or os.sep in name:
             return Path(name)
-        files = self.files()
-        for path in files:
-            if path.stem == name:
-                return path
         known: set[str] = set()
-        for path in files:
-            row = self.summary(path)
-            if name in row.aliases or name == row.id:
-                if not row.fault and (row.kind == "device") == (want == "device"):
-                    return path
-            if (row.kind == "device") == (want == "device"):
-                known.update((row.id, *row.aliases))
-        raise InputError(f"unknown {where}", mend=nearest(name, sorted(known)))
+        for plugins in (False, True):
+            heads = [self._head(path) for path in (self.plugin_files if plugins else self.files) if path != but]
+            fitting = [head for head in heads if want in ("profile", head.sort) or head.sort == "unreadable"]
+            for match in (name, name.lower()):
+                for head in fitting:
+                    if match == head.path.stem or match in head.names:
+                        return head.path
+            known.update(name for head in fitting for name in head.names)
+        holders = [head.names[0] for head in map(self._head, self.files) if head.device == name]
+        if want == "system" and holders:
+            raise InputError(f"{name!r} is a device", mend="name a system that holds it: " + ", ".join(sorted(holders)))
+        what = f"unknown {'hardware' if want == 'system' else want} {name[:64]!r}"
+        raise InputError(what, mend=nearest(name[:64], sorted(known)))
+
+    def _head(self, path: Path) -> _Head:
+        """What a file says of itself, without the profiles that it refers to."""
+        try:
+            data = self._raw(path)
+        except InputError:
+            return _Head(path, "unreadable", (path.stem,), "")
+        aliases = data.get("aliases")
+        names = [data.get("id", path.stem), *(aliases if isinstance(aliases, list) else ())]
+        sort = "device" if data.get("kind") == "device" else "system"
+        return _Head(path, sort, tuple(str(name) for name in names), str(data.get("device", "")))
 
     def summary(self, path: Path) -> HardwareSummary:
         try:
             data = self.document(path)
-            device = data.get("device")
-            return HardwareSummary.model_validate(
-                {key: data[key] for key in HardwareSummary.model_fields if key in data and key not in ("device", "fault")}
-                | {"id": data.get("id", path.stem), "device": device if isinstance(device, str) else ""}
-            )
+            keys = set(HardwareSummary.model_fields) - {"device", "fault"}
+            device = data.get("device", "")
+            device = device.get("id") if isinstance(device, dict) else Path(device).stem if isinstance(device, str | Path) else ""
+            return HardwareSummary.model_validate({key: data[key] for key in keys & set(data)} | {"device": device})
         except InputError as error:
             return HardwareSummary(id=path.stem, fault=str(error))
         except ValidationError as error:
@@ -168,7 +190,7 @@ class _Source:
         return self._joined(path, ())
 
     def _raw(self, path: Path) -> dict[str, Any]:
-        key = Path(os.path.abspath(path))
+        key = os.path.abspath(path)
         if key not in self._documents:
             self._documents[key] = parse_toml(read_text(path, max_bytes=MAX_PROFILE_BYTES), str(path))
         return self._documents[key]
@@ -178,39 +200,41 @@ class _Source:
         extends = data.pop("extends", None)
         if extends is None:
             return data
-        chain = (*seen, path.resolve())
+        chain = (*seen, _real(path))
         base = self._reference(extends, path, "extends")
-        if base.resolve() in chain:
+        if _real(base) in chain:
             names = " -> ".join(step.stem for step in (*chain, base))
             raise InputError(f"extends: the profiles extend one another in a circle ({names})", where=str(path), mend="break it")
         if len(chain) >= MAX_EXTENDS:
             raise InputError(f"extends: more than {MAX_EXTENDS} profiles in a row", where=str(path), mend="shorten the chain")
-        inherited = {key: value for key, value in self._joined(base, chain).items() if key not in ("id", "aliases")}
-        joined = _merge(inherited, data)
-        if not isinstance(joined, dict):
-            raise InputError("extends: nothing to join", where=str(path))
-        return joined
+        inherited = {key: value for key, value in self._joined(base, chain).items() if key not in _OWN_KEYS}
+        if isinstance(device := inherited.get("device"), str):
+            inherited["device"] = self._reference(device, base, "device")
+        return {
+            key: _merge(inherited[key], data[key]) if key in inherited and key in data else value
+            for key, value in (inherited | data).items()
+        }
 
     def _reference(self, name: object, path: Path, key: str) -> Path:
         """The file that ``extends`` or ``device`` of the profile at ``path`` names; only the catalogue or below its folder."""
-        if not isinstance(name, str) or not name or len(name) > 256:
+        if isinstance(name, Path):
+            return name
+        if not isinstance(name, str) or not name or len(name) > 256 or not name.isprintable():
             raise InputError(f"{key}: expected the id of a profile", where=str(path), mend="write it as a string")
         if not name.endswith(".toml"):
             if not _ID.fullmatch(name):
                 raise InputError(f"{key}: {name!r} is no profile id", where=str(path), mend="use an id or a relative .toml path")
             beside = path.parent / f"{name}.toml"
-            if beside.is_file() and beside.resolve() != path.resolve() and self._below(beside, path):
+            if beside.is_file() and _below(beside, path) and _real(beside) != _real(path):
                 return beside
-            want = "device" if key == "device" else self._raw(path).get("kind", "system")
-            return self.resolve(name, where=f"profile {name!r} in {key}", want=want)
+            try:
+                return self.resolve(name, "device" if key == "device" else "profile", but=path)
+            except InputError as error:
+                raise InputError(f"{key}: {error.what}", where=str(path), mend=error.mend) from None
         target = path.parent / name
-        if Path(name).is_absolute() or not self._below(target, path):
+        if Path(name).is_absolute() or not _below(target, path):
             raise InputError(f"{key}: {name!r} leaves the folder of the profile", where=str(path), mend="keep the file below it")
         return target
-
-    @staticmethod
-    def _below(target: Path, path: Path) -> bool:
-        return target.resolve().is_relative_to(path.parent.resolve())
 
     def read(self, path: Path, kind: type[_Profile]) -> _Profile:
         """The profile of that kind; any fault is one ``InputError`` that names file and key."""
@@ -229,29 +253,80 @@ class _Source:
         try:
             return kind.model_validate(data)
         except ValidationError as error:
-            raise explain_validation(error, where) from None
+            raise _explain(error, where, data) from None
 
     def _with_device(self, data: dict[str, Any], path: Path) -> dict[str, Any]:
         """Put the device's compute in place of its id, and its memory before the system's own tiers."""
         reference = data.get("device")
         if isinstance(reference, dict):
-            return _from_toml(data)
+            return _from_toml(data, str(path))
         if reference is None:
             raise InputError("device: is missing", where=str(path), mend="name the device's profile")
         device = self.read(self._reference(reference, path, "device"), DeviceProfile)
-        data = _from_toml(data)
+        data = _from_toml(data, str(path))
         own = data.get("tiers", [])
         if not isinstance(own, list):
             raise InputError("tier: expected [[tier]] tables", where=str(path), mend="write [[tier]]")
         if any(isinstance(tier, dict) and tier.get("role") == "device" for tier in own):
             raise InputError("tier: device memory belongs in the device's profile", where=str(path), mend="move it there")
         values = {name: getattr(device, name) for name in Device.model_fields}
-        return data | {"device": Device.model_construct(**values), "tiers": [*device.memory, *own]}
+        return data | {"device": Device.model_validate(values), "tiers": [*device.memory, *own]}
 
 
-def _from_toml(data: dict[str, Any]) -> dict[str, Any]:
+def _plugin_folders() -> list[Path]:
+    """Profile folders that other packages offer. A package that fails is passed over: it must not stop what needs no plugin."""
+    folders = []
+    for offer in registry("planner.hardware").load_all().values():
+        try:
+            folder = offer() if callable(offer) else offer
+        except Exception:
+            continue
+        if isinstance(folder, str | Path) and Path(folder).is_dir():
+            folders.append(Path(folder))
+    return folders
+
+
+def _profiles_below(folder: Path) -> list[Path]:
+    inside = _real(folder)
+    found: list[Path] = []
+    for parent, subfolders, names in os.walk(inside):
+        subfolders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.endswith(".toml") and not name.startswith(".") and _real(path).is_relative_to(inside):
+                found.append(path)
+        if len(found) > MAX_PROFILES:
+            raise InputError(f"holds more than {MAX_PROFILES} profiles", where=str(folder), mend="name a smaller folder")
+    return found
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _below(target: Path, path: Path) -> bool:
+    return _real(target).is_relative_to(_real(path).parent)
+
+
+def _explain(error: ValidationError, where: str, data: dict[str, Any]) -> InputError:
+    """The first fault, with the id of a row in place of its number."""
+
+    def named(match: re.Match[str]) -> str:
+        row = data[match[1]][int(match[2])]
+        name = row.get("id") if isinstance(row, dict) else getattr(row, "id", None)
+        return f"{match[1].removesuffix('s')}.{name}" if isinstance(name, str) else match[0]
+
+    fault = explain_validation(error, where)
+    what = re.sub(r"^(tiers|links|domains|memory)\.(\d+)", named, fault.what)
+    return InputError(re.sub(r"^(tier|link|domain)s\b(?=[.:])", r"\1", what), where=where, mend=fault.mend)
+
+
+def _from_toml(data: dict[str, Any], where: str) -> dict[str, Any]:
     """TOML writes one table per ``[[tier]]``; the object holds ``tiers``."""
     plural = {"tier": "tiers", "link": "links", "domain": "domains"}
+    for one, many in plural.items():
+        if many in data:
+            raise InputError(f"{many}: unknown key", where=where, mend=f"write [[{one}]]")
     return {plural.get(key, key): value for key, value in data.items()}
 
 
@@ -328,8 +403,3 @@ def _literal(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("NaN and Infinity are no figures")
     return repr(value)
-
-
-__all__ = [
-    "Curve", "HardwareSummary", "builtin_folder", "list_hardware", "load_device", "load_hardware", "read_profile", "to_toml",
-]  # fmt: skip

@@ -12,7 +12,8 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -21,7 +22,14 @@ from planner.quantities import Dimension, Figure, Grade, figure_of
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-    Bytes = BytesPerSecond = FlopPerSecond = Seconds = Watts = Usd = PerSecond = Fraction = Figure
+    Bytes: TypeAlias = Figure
+    BytesPerSecond: TypeAlias = Figure
+    FlopPerSecond: TypeAlias = Figure
+    Seconds: TypeAlias = Figure
+    Watts: TypeAlias = Figure
+    Usd: TypeAlias = Figure
+    PerSecond: TypeAlias = Figure
+    Fraction: TypeAlias = Figure
 else:
     Bytes = figure_of("bytes")
     BytesPerSecond = figure_of("bytes_per_s")
@@ -50,9 +58,6 @@ DIMENSIONS: dict[str, Dimension] = {
 }
 """The unit of every figure in a profile, by key."""
 
-MEMORY_KINDS = ("hbm", "gddr", "lpddr", "ddr", "cxl", "ssd", "remote")
-ROLES = ("device", "host", "disk")
-
 ONE_WAY_LIMIT_BYTES_PER_S = {
     "pcie4-x4": 8e9,
     "pcie4-x16": 32e9,
@@ -80,7 +85,7 @@ Status = Literal["shipping", "announced", "cancelled"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     @model_validator(mode="after")
     def _interval_and_date(self) -> _Part:
@@ -122,13 +127,13 @@ class Curve(_Part):
                 raise ValueError(f"M must be at least 1, got {rows!r}")
             if not 0.0 < fraction <= 1.0:
                 raise ValueError(f"the fraction at M = {rows:g} must be above 0 and at most 1, got {fraction!r}")
-        for (rows, fraction), (more_rows, more) in zip(points, points[1:], strict=False):
+        for (rows, fraction), (more_rows, more) in pairwise(points):
             if more_rows <= rows:
                 raise ValueError(f"M must rise from point to point ({rows:g} then {more_rows:g})")
             if more < fraction:
                 raise ValueError(f"the fraction falls from M = {rows:g} to {more_rows:g}; use a non-decreasing fit")
             if more / fraction > more_rows / rows * (1 + 1e-9):
-                raise ValueError(f"the fraction rises faster than M from {rows:g} to {more_rows:g}; time would fall as work grows")
+                raise ValueError(f"the fraction rises faster than M from {rows:g} to {more_rows:g}: more work in less time")
         return points
 
     @model_validator(mode="after")
@@ -189,7 +194,7 @@ class Tier(_Part):
     @model_validator(mode="after")
     def _ownership(self) -> Tier:
         if self.role == "device" and (self.owner != "device" or self.devices_sharing != 1 or self.via):
-            raise ValueError("device memory has owner 'device', devices_sharing 1 and no via; a shared memory belongs to its owner")
+            raise ValueError("device memory has owner 'device', devices_sharing 1 and no via; a shared memory has another owner")
         if self.role != "device" and self.owner == "device":
             raise ValueError("a device owns no host or disk memory; name its owner (cpu, node, rack)")
         if self.role == "device" and not self.usable.note:
@@ -205,7 +210,8 @@ class Tier(_Part):
 class Link(_Part):
     """A channel with one-way ``bandwidth`` in bytes/s, shared by ``devices_sharing`` devices.
 
-    Links of one contention ``group`` (a PCIe switch, a socket) together carry at most what the widest of them does.
+    Links of one contention ``group`` (a PCIe switch, a socket) that serve the same device together carry at most what the
+    widest of them does.
     On a ``half`` duplex link both directions share the bandwidth.
     """
 
@@ -240,7 +246,8 @@ class Link(_Part):
 class Domain(_Part):
     """A nested set of ``devices`` with a network of its own (``None`` = unbounded: the scale-out network).
 
-    ``bandwidth`` is one-way bytes/s per device; the efficiencies are fractions of it per kind of traffic.
+    ``bandwidth`` is one-way bytes/s per device; the efficiencies are fractions of it per kind of traffic; ``latency`` is that
+    of one small message. ``group`` names the links that the network's port shares its way with (see ``Link``).
     """
 
     id: Identifier
@@ -253,6 +260,7 @@ class Domain(_Part):
     p2p_efficiency: Fraction
     topology: Literal["switch", "mesh", "torus"]
     network: Identifier
+    group: Identifier | None = None
 
     @field_validator("direction", mode="before")
     @classmethod
@@ -296,9 +304,7 @@ class Device(_Part):
     def _name_dtypes(cls, data: object) -> object:
         if not isinstance(data, dict) or not isinstance(data.get("compute"), dict):
             return data
-        named = {
-            key: {"dtype": key, **value} if isinstance(value, dict) else value for key, value in data["compute"].items()
-        }
+        named = {key: {"dtype": key, **value} if isinstance(value, dict) else value for key, value in data["compute"].items()}
         return {**data, "compute": named}
 
     @model_validator(mode="after")
@@ -346,8 +352,6 @@ class System(_Part):
     ``power`` is all-in watts and ``capex`` USD of the whole system; ``purchasable_devices`` is the smallest unit sold.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
-
     schema_version: Literal[1] = Field(alias="schema")
     id: Identifier
     aliases: tuple[Alias, ...] = ()
@@ -380,12 +384,12 @@ class System(_Part):
             raise ValueError("tiers: the device has no memory")
         known = {tier.id for tier in self.tiers} | {link.id for link in self.links}
         for tier in self.tiers:
-            _divides(f"tiers.{tier.id}.devices_sharing", tier.devices_sharing, self.devices)
+            _divides(f"tier.{tier.id}.devices_sharing", tier.devices_sharing, self.devices)
             for step in tier.via:
                 if step not in known or step == tier.id:
-                    raise ValueError(f"tiers.{tier.id}.via: {step!r} names no link or other tier of this system")
+                    raise ValueError(f"tier.{tier.id}.via: {step!r} names no link or other tier of this system")
         for link in self.links:
-            _divides(f"links.{link.id}.devices_sharing", link.devices_sharing, self.devices)
+            _divides(f"link.{link.id}.devices_sharing", link.devices_sharing, self.devices)
         self._check_domains()
         _refuse_later_figures(self, self.as_of)
         return self
@@ -395,12 +399,12 @@ class System(_Part):
         for position, domain in enumerate(self.domains):
             if domain.devices is None:
                 if position != len(self.domains) - 1:
-                    raise ValueError(f"domains.{domain.id}: only the last (outermost) domain may be unbounded")
+                    raise ValueError(f"domain.{domain.id}: only the last (outermost) domain may be unbounded")
                 continue
             if domain.devices <= inner or (inner and domain.devices % inner):
-                raise ValueError(f"domains.{domain.id}: domains run from inner to outer, each a multiple of the one before")
+                raise ValueError(f"domain.{domain.id}: domains run from inner to outer, each a multiple of the one before")
             if domain.devices > self.devices:
-                raise ValueError(f"domains.{domain.id}: holds more devices than the system has ({self.devices})")
+                raise ValueError(f"domain.{domain.id}: holds more devices than the system has ({self.devices})")
             inner = domain.devices
 
     def tier(self, tier_id: str) -> Tier:
@@ -421,7 +425,7 @@ class System(_Part):
 
         return tier_rate(self, tier_id)
 
-    def graph(self) -> DiGraph:
+    def graph(self) -> DiGraph[str]:
         """The topology of one node as a directed graph; see ``planner.hardware.topology``."""
         from planner.hardware.topology import graph
 

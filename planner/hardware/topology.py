@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -24,17 +24,17 @@ def tier_rate(system: System, tier_id: str) -> list[tuple[str, float]]:
     return [(name, parts[name].rate_per_device / times) for name, times in passes.items()]
 
 
-def graph(system: System) -> DiGraph:
+def graph(system: System) -> DiGraph[str]:
     """One node of the system as a directed graph, edges in the direction in which a read's bytes flow.
 
     Nodes carry ``kind`` (``device``, ``tier``, ``link`` or ``domain``) and, except devices, the profile's ``part``.
     ``device:3`` is the fourth device, ``host@1`` the second owner's copy of tier ``host``, ``pcie@3`` the fourth link,
-    ``domain:nvlink`` a network. ``graph.graph["groups"]`` maps each contention group to its link nodes, and every link
-    and tier node carries ``sharers``, the devices of this node that use it.
+    ``domain:nvlink`` a network. ``graph.graph["groups"]`` maps the contention group of each device (``pcie-switch@3``) to its
+    links and domains; every link and tier node carries ``sharers``, the devices of this node that use it.
     """
     import networkx
 
-    result: Any = networkx.DiGraph(system=system.id, groups={})
+    result: DiGraph[str] = networkx.DiGraph(system=system.id, groups={})
     parts = _parts(system)
 
     def instance(name: str, index: int) -> str:
@@ -57,10 +57,14 @@ def graph(system: System) -> DiGraph:
         result.nodes[f"domain:{domain.id}"].update(kind="domain", part=domain)
     links = {link.id: link for link in system.links}
     for node, data in result.nodes(data=True):
-        name, _, copy = str(node).partition("@")
+        name, _, copy = node.partition("@")
         if copy:
             data.update(kind="link" if name in links else "tier", part=parts[name])
-            if name in links and (group := links[name].group):
-                data["group"] = group
-                result.graph["groups"].setdefault(group, []).append(node)
+    grouped = [(link.group, link.id) for link in system.links if link.group]
+    networks = [(domain.group, f"domain:{domain.id}") for domain in system.domains if domain.group]
+    for index in range(system.devices_per_node):
+        for group, name in grouped:
+            result.graph["groups"].setdefault(f"{group}@{index}", []).append(instance(name, index))
+        for group, name in networks:
+            result.graph["groups"].setdefault(f"{group}@{index}", []).append(name)
     return result

@@ -107,10 +107,10 @@ def utilisation_for_wait(wait_s: Column, service_s: Column) -> Column:
 
 
 def handoff_seconds(pieces: ModelPieces, input_tokens: float, shapes: Shapes, levels: tuple[Level, ...], distance: float) -> Column:
-    """Moving a prompt's caches from a prefill to a decode instance ``distance`` devices away.
+    """Moving a prompt's caches into a decode instance from ``distance`` devices away (seconds, once a request).
 
-    Each of a rank's ``tp`` devices sends its share of every layer; a cache that tensor parallelism replicates is cut
-    among the senders. The transfer follows prefill (no layer-wise overlap).
+    Each of the receiving rank's ``tp * pp`` devices takes its share; what tensor parallelism replicates is received
+    once and shared inside. The transfer follows prefill (no layer-wise overlap) and delays the second token.
     """
     size = 0.0
     for window in pieces.windows:

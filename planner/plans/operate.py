@@ -1,0 +1,364 @@
+"""One deployment at work: a decision, its placement, and the service and cost that follow. One row, no search, no solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.economics import StreamCost, stream_costs
+from planner.errors import InputError
+from planner.footprint import Shapes
+from planner.performance import PassTimes, handoff_seconds, mixed_serving, prefill_queue, split_serving
+from planner.performance.serving import queue_wait, utilisation_for_wait
+from planner.plans.evaluate import Candidates, admitted_sequences, decode_pass, memory_need, prefill_pass, reserved_bytes
+from planner.plans.inputs import Context, PoolContext
+from planner.plans.lp import Vertex, decode_basis, vertex
+from planner.plans.tiers import Evaluated, TierProblem, build_tier_problem, evaluate_shares, resident_shares
+
+BUSY_LIMIT = 0.95
+"""A prefill pool is planned at most this busy, with or without a limit on TTFT: beyond it the M/D/1 queue explodes."""
+
+
+@dataclass(frozen=True)
+class PoolDecision:
+    """The configuration of one pool; ``batch`` is 0 where it does not decode, ``chunk`` where it does not prefill.
+
+    ``basis`` proves the placement; ``None`` where everything fits in device memory, which needs no proof.
+    """
+
+    phase: str
+    replicas: int
+    tp: int
+    dp: int
+    ep: int
+    pp: int
+    batch: int
+    chunk: int
+    basis: str | None = None
+
+    @property
+    def instance_devices(self) -> int:
+        """Devices of one instance."""
+        return self.tp * self.dp * self.pp
+
+    @property
+    def devices(self) -> int:
+        """Devices of the pool."""
+        return self.replicas * self.instance_devices
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """What the pool runs."""
+        return ("decode", "prefill") if self.phase == "mixed" else (self.phase,)
+
+    def row(self) -> Candidates:
+        """The decision as one row."""
+        shapes = Shapes.single(self.tp, self.dp, self.ep, self.pp)
+        return Candidates(shapes, np.array([float(self.batch)]), np.array([float(self.chunk)]))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Pools and the purchasable units they occupy: one count for shared hardware, else one per pool."""
+
+    pools: tuple[PoolDecision, ...]
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """A pool at work: its passes, placement and slowest-stage seconds per phase (residual included)."""
+
+    decision: PoolDecision
+    pool: PoolContext
+    passes: dict[str, PassTimes]
+    problem: TierProblem
+    point: Vertex | None
+    shares: np.ndarray
+    times: Evaluated
+    seconds: dict[str, float]
+
+
+def phase_weights(pool: PoolContext, decision: PoolDecision) -> dict[str, float]:
+    """How much a second of each phase costs the objective of the tier problem.
+
+    Aggregated serving: ``tpot = pp D / a + (B m / (C dp (n-1))) P``; a pool of one phase minimises that phase.
+    """
+    if decision.phase != "mixed":
+        return {decision.phase: 1.0}
+    workload = pool.inputs.workload
+    running = decision.batch * decision.dp * decision.pp
+    per_request = workload.miss_tokens / (decision.chunk * decision.dp)
+    return {
+        "decode": decision.pp / pool.accept,
+        "prefill": running * per_request / (workload.output_tokens.mean - 1.0),
+    }
+
+
+def pool_problem(pool: PoolContext, decision: PoolDecision) -> tuple[TierProblem, dict[str, PassTimes]]:
+    """The tier problem of a pool's configuration, and the passes behind it."""
+    row = decision.row()
+    passes: dict[str, PassTimes] = {}
+    if "decode" in decision.phases:
+        passes["decode"] = decode_pass(pool, row.shapes, row.batch)
+    if "prefill" in decision.phases:
+        passes["prefill"] = prefill_pass(pool, row.shapes, row.chunk)
+    workload, runtime = pool.inputs.workload, pool.inputs.runtime
+    reserve = float(sum(column[0] for column in reserved_bytes(pool, row).values()))
+    problem = build_tier_problem(
+        pool.pieces,
+        row.shapes,
+        pool.rates,
+        passes,
+        phase_weights(pool, decision),
+        float(admitted_sequences(pool, row)[0]),
+        workload.reserved_tokens,
+        runtime.page_tokens,
+        reserve,
+        pool.tiers if decision.basis is not None or memory_need(pool, row).short[0] > 0 else (),
+    )
+    return problem, passes
+
+
+def pool_state(pool: PoolContext, decision: PoolDecision, placed: np.ndarray | None = None) -> PoolState:
+    """A pool at work. ``placed`` gives the shares (perturbed evaluations keep them); else the basis or residence does."""
+    problem, passes = pool_problem(pool, decision)
+    point: Vertex | None = None
+    if placed is not None:
+        shares = placed
+    elif decision.basis is None:
+        shares = resident_shares(problem)
+    else:
+        size = len(problem.program.columns) + len(problem.program.rows)
+        point = vertex(problem.program, decode_basis(decision.basis, size))
+        shares = point.values[: len(problem.choices)]
+    times = evaluate_shares(problem, shares)
+    seconds = {phase: value * pool.rates.residual for phase, value in times.phase_s.items()}
+    return PoolState(decision, pool, passes, problem, point, shares, times, seconds)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A deployment in steady state. Times in seconds, rates per second, USD per hour."""
+
+    mode: str
+    pools: tuple[PoolState, ...]
+    tpot_s: float
+    ttft_s: float
+    requests_per_s: float
+    concurrency: float
+    units: tuple[int, ...]
+    devices_paid: int
+    usd_per_hour: float
+    input_share: float
+
+    @property
+    def idle_devices(self) -> int:
+        """Devices paid for that no pool uses."""
+        return self.devices_paid - sum(state.decision.devices for state in self.pools)
+
+
+def operate(context: Context, decision: Decision, placed: tuple[np.ndarray, ...] | None = None) -> Operation:
+    """Evaluate a decision. ``InputError`` where it names phases that do not make a deployment."""
+    by_phase = {pool.phase: pool for pool in decision.pools}
+    states = {
+        phase: pool_state(context.pool(phase), pool, placed[index] if placed is not None else None)
+        for index, (phase, pool) in enumerate(by_phase.items())
+    }
+    workload = context.inputs.workload
+    units = decision.units
+    hardware = list(context.pools.values())
+    if len(units) != len(hardware):
+        raise InputError("needs one count of purchasable units per kind of hardware", where="plan: pools")
+    devices_paid = sum(count * pool.unit_devices for count, pool in zip(units, hardware, strict=True))
+    usd = sum(count * pool.usd_per_unit_hour for count, pool in zip(units, hardware, strict=True))
+    if set(by_phase) == {"mixed"}:
+        state = states["mixed"]
+        row = state.decision.row()
+        served = mixed_serving(
+            np.array([state.seconds["decode"]]),
+            np.array([state.seconds["prefill"]]),
+            row.batch,
+            row.chunk,
+            row.shapes,
+            workload,
+            state.pool.accept,
+        )
+        replicas = state.decision.replicas
+        tpot, rate = float(served.tpot_s[0]), float(served.requests_per_s[0]) * replicas
+        prefill_share = float(served.requests_per_s[0]) * workload.miss_tokens / (row.chunk[0] * row.shapes.dp[0])
+        input_share = float(prefill_share * state.seconds["prefill"])
+        return Operation(
+            "aggregated", (state,), tpot, float(served.ttft_s[0]), rate, float(served.concurrency[0]) * replicas,
+            units, devices_paid, usd, input_share,
+        )  # fmt: skip
+    if set(by_phase) != {"prefill", "decode"}:
+        raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
+    return _disaggregated(context, states, units, devices_paid, usd)
+
+
+def _disaggregated(context: Context, states: dict[str, PoolState], units: tuple[int, ...], devices_paid: int, usd: float) -> Operation:
+    workload = context.inputs.workload
+    prefill, decode = states["prefill"], states["decode"]
+    p_row, d_row = prefill.decision.row(), decode.decision.row()
+    capacity, service, through = prefill_queue(np.array([prefill.seconds["prefill"]]), p_row.chunk, p_row.shapes, workload)
+    side = split_serving(np.array([decode.seconds["decode"]]), d_row.batch, d_row.shapes, workload, decode.pool.accept)
+    handoff = handoff_time(context, d_row.shapes)
+    rounds = workload.output_tokens.mean - 1.0
+    tpot = float(side.seconds[0]) + float(handoff[0]) / rounds
+    busy = busy_limit(workload.ttft_s, through, service)
+    prefill_rate = float(capacity[0]) * prefill.decision.replicas
+    decode_rate = float(side.requests_per_s[0]) * decode.decision.replicas
+    rate = min(prefill_rate * float(busy[0]), decode_rate)
+    cap = context.inputs.options.concurrency
+    if cap is not None:
+        longest = float(through[0] + queue_wait(np.maximum(busy, 1e-12), service)[0]) + rounds * tpot
+        rate = min(rate, cap / longest)
+    used = np.array([rate / prefill_rate])
+    ttft = float(through[0] + queue_wait(used, service)[0])
+    total = prefill.decision.devices * prefill.pool.usd_per_unit_hour / prefill.pool.unit_devices
+    total_decode = decode.decision.devices * decode.pool.usd_per_unit_hour / decode.pool.unit_devices
+    return Operation(
+        "disaggregated", (prefill, decode), tpot, ttft, rate, rate * (ttft + rounds * tpot),
+        units, devices_paid, usd, total / (total + total_decode),
+    )  # fmt: skip
+
+
+def handoff_time(context: Context, decode_shapes: Shapes) -> np.ndarray:
+    """Seconds to move a prompt's caches to the decode pool: over the innermost network that spans both pools."""
+    pool = context.pool("decode")
+    distance = float(pool.selection.devices - 1)
+    levels = pool.rates.levels
+    if levels and (context.separate or distance >= levels[-1].devices):
+        distance = float(2**53) if np.isinf(levels[-1].devices) else levels[-1].devices - 1.0
+    return handoff_seconds(pool.pieces, context.inputs.workload.input_tokens.mean, decode_shapes, levels, distance)
+
+
+def busy_limit(ttft_limit: float | None, through_s: np.ndarray, service_s: np.ndarray) -> np.ndarray:
+    """How busy a prefill pool may be: within the TTFT limit (pipeline time plus M/D/1 wait) and ``BUSY_LIMIT``."""
+    if ttft_limit is None:
+        return np.full_like(through_s, BUSY_LIMIT)
+    return np.minimum(utilisation_for_wait(ttft_limit - through_s, service_s), BUSY_LIMIT)
+
+
+def hit_flops_share(operation: Operation) -> float:
+    """Share of a request's prefill FLOPs spent on attention to cached tokens (0 without hits)."""
+    state = next(s for s in operation.pools if "prefill" in s.decision.phases)
+    workload, pieces = state.pool.inputs.workload, state.pool.pieces
+    if workload.hit_tokens <= 0.0:
+        return 0.0
+    linear = attention = 0.0
+    for window in pieces.windows:
+        for block in window.blocks:
+            linear += window.layers * 2.0 * sum(g.parameters for g in block.gemms)
+            if block.routed:
+                linear += window.layers * 2.0 * block.routed.member_parameters * block.routed.active
+            pairs = [t.per_pair for t in block.flops if "prefill" in t.phases]
+            attention += window.layers * (min(pairs) if pairs else 0.0)
+    hit = attention * workload.hit_tokens
+    return hit / (linear + attention * (workload.hit_tokens + workload.miss_tokens / 2.0))
+
+
+def costs(context: Context, operation: Operation) -> StreamCost:
+    """USD per million tokens by stream at the context's utilisation; the whole deployment's hour is charged."""
+    workload = context.inputs.workload
+    tokens_per_hour = operation.requests_per_s * 3600.0 * context.utilisation
+    return stream_costs(
+        input_usd=operation.usd_per_hour * operation.input_share,
+        output_usd=operation.usd_per_hour * (1.0 - operation.input_share),
+        hit_tokens=workload.hit_tokens * tokens_per_hour,
+        miss_tokens=workload.miss_tokens * tokens_per_hour,
+        output_tokens=workload.output_tokens.mean * tokens_per_hour,
+        allocation=context.inputs.options.allocation,
+        hit_flops_share=hit_flops_share(operation),
+    )
+
+
+def blended_usd(context: Context, usd_per_hour: float, requests_per_s: float) -> float:
+    """USD per million tokens over all tokens of a request."""
+    workload = context.inputs.workload
+    tokens = workload.input_tokens.mean + workload.output_tokens.mean
+    return usd_per_hour / (requests_per_s * 3600.0 * context.utilisation * tokens) * 1e6
+
+
+def objective_value(context: Context, *, usd_per_hour: float, devices_paid: float, requests_per_s: float, tpot_s: float) -> float:
+    """The objective in its printed unit: USD per million tokens, output tokens/s per device paid for, or ms per token."""
+    objective = context.inputs.options.objective
+    if objective == "cost":
+        return blended_usd(context, usd_per_hour, requests_per_s)
+    if objective == "throughput":
+        return requests_per_s * context.inputs.workload.output_tokens.mean / devices_paid
+    return tpot_s * 1e3
+
+
+def operation_objective(context: Context, operation: Operation) -> float:
+    """The objective of an operation."""
+    return objective_value(
+        context,
+        usd_per_hour=operation.usd_per_hour,
+        devices_paid=operation.devices_paid,
+        requests_per_s=operation.requests_per_s,
+        tpot_s=operation.tpot_s,
+    )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit: what it is, the value against it and whether it holds (to 1e-9 relative)."""
+
+    name: str
+    value: float
+    limit: float
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit is met."""
+        return self.value <= self.limit * (1.0 + 1e-9) + 1e-12
+
+
+def checks(context: Context, operation: Operation) -> list[Check]:
+    """Every limit on the deployment, service levels first."""
+    workload, options = context.inputs.workload, context.inputs.options
+    found = []
+    if workload.ttft_s is not None:
+        found.append(Check("service level TTFT", operation.ttft_s * 1e3, workload.ttft_s * 1e3, "ms"))
+    if workload.tpot_s is not None:
+        found.append(Check("service level TPOT", operation.tpot_s * 1e3, workload.tpot_s * 1e3, "ms"))
+    if options.concurrency is not None:
+        found.append(Check("concurrency", operation.concurrency, float(options.concurrency), "requests"))
+    if options.max_usd_per_hour is not None:
+        found.append(Check("money", operation.usd_per_hour, options.max_usd_per_hour, "USD/h"))
+    if options.max_power_kw is not None:
+        watts = sum(u * p.watts_per_unit for u, p in zip(operation.units, context.pools.values(), strict=True))
+        found.append(Check("power", watts / 1e3, options.max_power_kw, "kW"))
+    used: dict[int, int] = {}
+    hardware = list(context.pools.values())
+    for state in operation.pools:
+        index = hardware.index(state.pool)
+        used[index] = used.get(index, 0) + state.decision.devices
+    for index, devices in used.items():
+        bound = operation.units[index] * hardware[index].unit_devices
+        found.append(Check(f"devices of {hardware[index].system.id}", devices, bound, "devices"))
+        found.append(Check(f"units of {hardware[index].system.id}", operation.units[index], hardware[index].units, "units"))
+        if options.devices is not None:
+            found.append(Check("--devices", devices, options.devices, "devices"))
+    for state in operation.pools:
+        program = state.problem.program
+        load = program.matrix[:, : len(state.problem.choices)] @ state.shares
+        for (stage, tier), number in state.problem.capacity_rows.items():
+            name = f"capacity of {tier} in {state.decision.phase} stage {stage}"
+            found.append(Check(name, float(load[number]), float(program.limit[number]), "GB"))
+    return found
+
+
+def with_rates(context: Context, group: str, end: str) -> Context:
+    """The context with one group of uncertain figures at the end of its interval (see ``performance.perturb``)."""
+    from planner.performance import perturb, resolve_rates
+
+    pools = {}
+    for phase, pool in context.pools.items():
+        system, runtime, _ = perturb(pool.system, pool.inputs.runtime, group, end)  # type: ignore[arg-type]
+        pools[phase] = replace(pool, rates=resolve_rates(system, runtime))
+    return replace(context, pools=pools)

@@ -1,0 +1,177 @@
+"""The declared space: every axis with its values, the named rules, and how many configurations pass them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.footprint import Shapes
+from planner.plans.inputs import Context, PoolContext
+
+TENSOR = (1, 2, 4, 8, 16, 32)
+PIPELINE = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class PoolSpace:
+    """Instance shapes of one pool by pipeline depth, and what each rule turned away.
+
+    ``batches`` = largest batch per rank and micro-batch (every integer from 1 is in the space); ``chunks`` = prefill
+    tokens a pass and rank; ``units`` = purchasable units that may be used.
+    """
+
+    shapes: tuple[Shapes, ...]
+    widths: tuple[int, ...]
+    rejected: dict[str, int]
+    batches: int
+    chunks: tuple[int, ...]
+    units: int
+    devices: int
+
+    @property
+    def shape_count(self) -> int:
+        """Shapes that pass every rule."""
+        return sum(len(s.tp) for s in self.shapes)
+
+
+def _widths(limit: int) -> tuple[int, ...]:
+    found = {2**a * 3**b for a in range(0, 24) for b in range(0, 3) if 2**a * 3**b <= limit}
+    return tuple(sorted(found))
+
+
+def pool_space(pool: PoolContext) -> PoolSpace:
+    """Enumerate instance shapes. A shape is turned away by the first rule it breaks:
+
+    - ``devices``: the instance has more devices than the pool may use;
+    - ``divisibility``: ``tp`` divides every tensor axis or is a multiple of it, stages have a layer each, experts are
+      spread over all ranks or over the attention groups, not over more ranks than there are experts, and attention data
+      parallelism without routed experts is left to replicas;
+    - ``topology``: an instance is whole nodes or an equal part of one, and ``tp`` stays inside the innermost network domain.
+    """
+    system, options, pieces = pool.system, pool.inputs.options, pool.pieces
+    units = affordable_units(pool)
+    devices = units * pool.unit_devices
+    if options.devices is not None:
+        devices = min(devices, options.devices)
+    node = system.devices_per_node
+    inner = pool.rates.levels[0].devices if pool.rates.levels else 1.0
+    reach = max((level.devices for level in pool.rates.levels), default=1.0)
+    axes = {item.tensor_axis for w in (*pieces.windows, *pieces.draft) for b in w.blocks for item in (*b.gemms, *b.caches, *b.lookups)}
+    routed = [b.routed for w in (*pieces.windows, *pieces.draft) for b in w.blocks if b.routed]
+    axes |= {item.tensor_axis for item in routed}
+    experts = min((item.experts for item in routed), default=0)
+    rejected = dict.fromkeys(("devices", "divisibility", "topology"), 0)
+    rows: dict[int, list[tuple[int, int, int]]] = {pp: [] for pp in PIPELINE}
+    widths = _widths(max(devices, 1))
+    seen: set[int] = set()
+    for pp in PIPELINE:
+        for width in widths:
+            for tp in TENSOR:
+                if width % tp:
+                    continue
+                dp = width // tp
+                for ep in sorted({width, dp} if routed else {1}):
+                    if width * pp > devices:
+                        rejected["devices"] += 1
+                    elif not _divides(tp, dp, ep, pp, width, axes, experts, pieces.layers, bool(routed)):
+                        rejected["divisibility"] += 1
+                    elif not _fits_topology(width * pp, width, tp, node, inner, reach):
+                        rejected["topology"] += 1
+                    else:
+                        rows[pp].append((tp, dp, ep))
+                        seen.add(width)
+    shapes = []
+    for pp in PIPELINE:
+        if rows[pp]:
+            columns = np.array(rows[pp], dtype=float)
+            shapes.append(Shapes(columns[:, 0], columns[:, 1], columns[:, 2], pp))
+    batches = pool.inputs.runtime.max_sequences_per_rank
+    if options.concurrency is not None:
+        batches = min(batches, options.concurrency)
+    chunks = tuple(sorted(pool.inputs.runtime.prefill_tokens))
+    return PoolSpace(tuple(shapes), tuple(sorted(seen)), rejected, batches, chunks, units, devices)
+
+
+def affordable_units(pool: PoolContext) -> int:
+    """Purchasable units within the money, power and device caps (at least one, so that a conflict can be named)."""
+    options = pool.inputs.options
+    units = pool.units
+    if options.devices is not None:
+        units = min(units, math.ceil(options.devices / pool.unit_devices))
+    if options.max_usd_per_hour is not None:
+        units = min(units, int(options.max_usd_per_hour / pool.usd_per_unit_hour + 1e-12))
+    if options.max_power_kw is not None:
+        units = min(units, int(options.max_power_kw * 1e3 / pool.watts_per_unit + 1e-12))
+    return max(units, 0)
+
+
+def _divides(tp: int, dp: int, ep: int, pp: int, width: int, axes: set[int], experts: int, layers: int, routed: bool) -> bool:
+    if any(axis % tp and tp % axis for axis in axes if axis > 1) or pp > layers:
+        return False
+    if not routed:
+        return dp == 1
+    if ep > experts:
+        return False
+    moe_tp = width // ep
+    return not any(axis % moe_tp for axis in axes if axis > 1 and moe_tp > axis)
+
+
+def _fits_topology(instance: int, width: int, tp: int, node: int, inner: float, reach: float) -> bool:
+    if tp > inner or instance > reach:
+        return False
+    return node % instance == 0 if instance <= node else instance % node == 0 and (width % node == 0 or node % width == 0)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The whole space: aggregated serving, disaggregated serving, or both."""
+
+    pools: dict[str, PoolSpace]
+    aggregated: bool
+    disaggregated: bool
+    splits: tuple[tuple[int, int, int, int], ...]
+    """(prefill units or devices, decode units or devices …) as ``(prefill devices, decode devices, prefill units, decode units)``;
+    in a shared system the units are those of both together and the second unit count is 0."""
+
+
+def declare_space(context: Context) -> Space:
+    """The space that certificates speak of."""
+    runtime = context.inputs.runtime
+    pools = {phase: pool_space(pool) for phase, pool in context.pools.items()}
+    splits: list[tuple[int, int, int, int]] = []
+    if runtime.disaggregated:
+        if context.separate:
+            splits = [
+                (p * context.pools["prefill"].unit_devices, d * context.pools["decode"].unit_devices, p, d)
+                for p in range(1, pools["prefill"].units + 1)
+                for d in range(1, pools["decode"].units + 1)
+            ]
+        else:
+            pool, space = context.pools["mixed"], pools["mixed"]
+            for units in range(1, space.units + 1):
+                total = min(units * pool.unit_devices, space.devices)
+                grain = split_grain(total, pool.system.devices_per_node)
+                splits += [(p, total - p, units, 0) for p in range(grain, total, grain)]
+    return Space(pools, runtime.aggregated and not context.separate, runtime.disaggregated and bool(splits), tuple(splits))
+
+
+def split_grain(total: int, node: int) -> int:
+    """Devices by which the prefill share of a shared system moves: single devices up to 64, whole nodes beyond 512, else halves."""
+    if total <= 64:
+        return 1
+    return node if total > 512 else max(node // 2, 1)
+
+
+def configuration_count(space: Space) -> dict[str, int]:
+    """Configurations in the space, by kind of serving; every integer batch counts."""
+    aggregated = disaggregated = 0
+    if space.aggregated:
+        pool = space.pools["mixed"]
+        aggregated = pool.shape_count * len(pool.chunks) * pool.batches * pool.units
+    if space.disaggregated:
+        prefill = space.pools.get("prefill") or space.pools["mixed"]
+        decode = space.pools.get("decode") or space.pools["mixed"]
+        disaggregated = len(space.splits) * prefill.shape_count * len(prefill.chunks) * decode.shape_count * decode.batches
+    return {"aggregated": aggregated, "disaggregated": disaggregated}

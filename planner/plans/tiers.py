@@ -1,0 +1,291 @@
+"""The tier problem of one configuration: which share of every item lies in which memory, as a linear program.
+
+Ranks of an instance are alike, so one device stands for all (the average of an optimum over permutations of equal
+devices is an optimum, since the program is convex). Items are aggregated per window of equal layers.
+
+Per stage, window and phase the time ``t`` of one layer is at least
+- ``base + fetched``: the pass with everything in device memory, plus what is fetched on demand (the router's choice is
+  known only when it is needed, so nothing hides it);
+- the device memory's time for all reads, plus writing and reading again what was staged;
+- the time of each resource (host memory, link, disk) for all that passes it: streams hide behind the layer, no more.
+A stage takes ``sum repeat * t + step + hop``; the slowest stage sets the phase. A streamed item needs a double buffer of
+one layer's share in device memory, a fetched one a double buffer of what one layer fetches.
+Units inside: milliseconds and GB (1e9 bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.footprint.memory import cache_bytes_per_sequence, lookup_bytes, routed_bytes, split_ways, static_bytes
+from planner.footprint.pieces import ModelPieces
+from planner.footprint.shapes import Shapes
+from planner.performance.passes import PassTimes
+from planner.performance.rates import Rates
+from planner.plans.lp import Array, LinearProgram
+
+TIE_BREAK_MS = 1e-7
+"""Cost of holding everything one tier lower than needed; orders equal optima (device first), and is taken off bounds."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One aggregated item of a window, per layer and device (bytes); ``reads`` and ``fetches`` by phase."""
+
+    window: int
+    name: str
+    kind: str
+    held: float
+    reads: dict[str, float]
+    fetches: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A column of the program: ``item`` of ``stage`` held in ``tier`` and moved by ``mode``."""
+
+    stage: int
+    item: int
+    tier: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class TierProblem:
+    """The program with what its columns and rows mean."""
+
+    program: LinearProgram
+    items: tuple[Item, ...]
+    choices: tuple[Choice, ...]
+    stages: tuple[tuple[int, ...], ...]
+    phases: tuple[str, ...]
+    weights: dict[str, float]
+    time_rows: tuple[tuple[int, int, str, str], ...]
+    capacity_rows: dict[tuple[int, str], int]
+
+
+def window_items(pieces: ModelPieces, shapes: Shapes, passes: Mapping[str, PassTimes], sequences: float, reserved_tokens: int, page_tokens: int) -> tuple[Item, ...]:  # fmt: skip
+    """The items of every window (draft last) with bytes held and moved per layer; ``shapes`` has one row."""
+    items: list[Item] = []
+    for number, window in enumerate((*pieces.windows, *pieces.draft)):
+        static = sum(float(static_bytes(block.static, shapes)[0]) for block in window.blocks)
+        if static:
+            reads = {p: sum(float(b.static_read[0]) for b in t.windows[number]) for p, t in passes.items()}
+            items.append(Item(number, "weights", "static", static, reads, dict.fromkeys(passes, 0.0)))
+        for index, block in enumerate(window.blocks):
+            if block.routed:
+                held = float(routed_bytes(block.routed, shapes)[0])
+                reads = {p: float(t.windows[number][index].routed_read[0]) for p, t in passes.items()}
+                fetches = {p: float(t.windows[number][index].routed_fetches[0]) for p, t in passes.items()}
+                items.append(Item(number, "routed experts", "routed", held, reads, fetches))
+            table = sum(float(lookup_bytes(lookup, shapes)[0]) for lookup in block.lookups)
+            if table:
+                reads = {p: float(t.windows[number][index].lookup_read[0]) for p, t in passes.items()}
+                items.append(Item(number, "embedding table", "lookup", table, reads, dict.fromkeys(passes, 1.0)))
+        cache = 0.0
+        for block in window.blocks:
+            for entry in block.caches:
+                size = cache_bytes_per_sequence(entry, reserved_tokens, page_tokens)
+                cache += float(np.ceil(size / split_ways(shapes.tp, entry.tensor_axis))[0]) * sequences
+        if cache:
+            reads = {p: sum(float(b.cache_read[0] + b.cache_write[0]) for b in t.windows[number]) for p, t in passes.items()}
+            items.append(Item(number, "KV cache", "cache", cache, reads, dict.fromkeys(passes, 0.0)))
+    return tuple(items)
+
+
+def build_tier_problem(
+    pieces: ModelPieces,
+    shapes: Shapes,
+    rates: Rates,
+    passes: Mapping[str, PassTimes],
+    weights: Mapping[str, float],
+    sequences: float,
+    reserved_tokens: int,
+    page_tokens: int,
+    reserve_bytes: float,
+    tiers: tuple[str, ...],
+) -> TierProblem:
+    """The program for one configuration (``shapes`` has one row).
+
+    ``weights`` are the objective's milliseconds per phase second: minimise ``sum_phase weight * T_phase``.
+    ``tiers`` names the memories that may be used beside the device's own.
+    """
+    items = window_items(pieces, shapes, passes, sequences, reserved_tokens, page_tokens)
+    phases = tuple(passes)
+    layers = [(*stage, *(0 for _ in pieces.draft)) for stage in pieces.stage_table(shapes.pp)]
+    layers[-1] = (*layers[-1][: len(pieces.windows)], *(w.layers for w in pieces.draft))
+    lower = [tier for tier in rates.tiers if tier.id in tiers]
+    choices: list[Choice] = []
+    for stage, counts in enumerate(layers):
+        for number, item in enumerate(items):
+            if not counts[item.window]:
+                continue
+            choices.append(Choice(stage, number, rates.memory_id, "resident"))
+            for tier in lower:
+                if item.kind != "lookup":
+                    choices.append(Choice(stage, number, tier.id, "stream"))
+                if item.kind in ("routed", "lookup"):
+                    choices.append(Choice(stage, number, tier.id, "fetch"))
+    windows = [
+        (stage, window, phase)
+        for stage, counts in enumerate(layers)
+        for window, count in enumerate(counts)
+        if count
+        for phase in phases
+    ]
+    columns = [f"share {c.stage}/{items[c.item].window}/{items[c.item].name}@{c.tier}:{c.mode}" for c in choices]
+    first_time = len(columns)
+    columns += [f"t {stage}/{window}/{phase}" for stage, window, phase in windows]
+    first_phase = len(columns)
+    columns += [f"T {phase}" for phase in phases]
+    rows: list[str] = []
+    data: list[dict[int, float]] = []
+    limit: list[float] = []
+    equal: list[bool] = []
+
+    def row(name: str, entries: dict[int, float], bound: float, is_equal: bool = False) -> int:
+        rows.append(name)
+        data.append(entries)
+        limit.append(bound)
+        equal.append(is_equal)
+        return len(rows) - 1
+
+    placed: dict[tuple[int, int], dict[int, float]] = {}
+    capacity: dict[tuple[int, str], dict[int, float]] = {}
+    for index, choice in enumerate(choices):
+        item = items[choice.item]
+        placed.setdefault((choice.stage, choice.item), {})[index] = 1.0
+        held = item.held * layers[choice.stage][item.window] / 1e9
+        capacity.setdefault((choice.stage, choice.tier), {})[index] = held
+        if choice.mode != "resident":
+            buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
+            buffered = 0.0 if item.kind == "lookup" else min(buffered, item.held)
+            own = capacity.setdefault((choice.stage, rates.memory_id), {})
+            own[index] = own.get(index, 0.0) + 2.0 * buffered / 1e9
+    for (stage, number), entries in placed.items():
+        row(f"placed {stage}/{items[number].window}/{items[number].name}", entries, 1.0, True)
+    capacity_rows: dict[tuple[int, str], int] = {}
+    sizes = {rates.memory_id: rates.memory_bytes - reserve_bytes} | {tier.id: tier.capacity for tier in lower}
+    for (stage, tier_id), entries in sorted(capacity.items()):
+        capacity_rows[(stage, tier_id)] = row(f"capacity {stage}/{tier_id}", entries, sizes[tier_id] / 1e9)
+    time_rows: list[tuple[int, int, str, str]] = []
+    resource_rates = {rid: rate for tier in lower for rid, rate in tier.resources}
+    for position, (stage, window, phase) in enumerate(windows):
+        column = first_time + position
+        blocks = passes[phase].windows[window]
+        base = sum(float(b.total[0]) for b in blocks)
+        own = sum(float(b.static_read[0] + b.routed_read[0] + b.lookup_read[0] + b.cache_read[0] + b.cache_write[0]) for b in blocks)
+        exposed: dict[int, float] = {column: -1.0}
+        memory: dict[int, float] = {column: -1.0}
+        loads: dict[str, dict[int, float]] = {}
+        for index, choice in enumerate(choices):
+            item = items[choice.item]
+            if choice.stage != stage or item.window != window or choice.mode == "resident":
+                continue
+            tier = next(t for t in lower if t.id == choice.tier)
+            read = item.reads[phase]
+            if choice.mode == "stream":
+                moved = item.held if item.kind == "routed" else read
+            else:
+                moved = read
+                fetch = read / tier.bytes_per_s + item.fetches[phase] * tier.latency
+                exposed[index] = fetch * 1e3
+            extra = moved if item.kind in ("routed", "static") else 0.0
+            memory[index] = extra / rates.memory_bytes_per_s * 1e3
+            for rid, _ in tier.resources:
+                loads.setdefault(rid, {})[index] = moved / tier_rate(tier.resources, rid) * 1e3
+        row(f"time {stage}/{window}/{phase}/base", exposed, -base * 1e3)
+        time_rows.append((stage, window, phase, "base"))
+        if any(index != column and value for index, value in memory.items()):
+            row(f"time {stage}/{window}/{phase}/{rates.memory_id}", memory, -own / rates.memory_bytes_per_s * 1e3)
+            time_rows.append((stage, window, phase, rates.memory_id))
+        for rid in resource_rates:
+            if rid in loads:
+                row(f"time {stage}/{window}/{phase}/{rid}", {**loads[rid], column: -1.0}, 0.0)
+                time_rows.append((stage, window, phase, rid))
+    for stage, _ in enumerate(layers):
+        for number, phase in enumerate(phases):
+            entries = {first_phase + number: -1.0}
+            for position, (at, window, which) in enumerate(windows):
+                if at == stage and which == phase:
+                    entries[first_time + position] = passes[phase].repeats[stage][window]
+            fixed = float(passes[phase].step[0] + passes[phase].hop[0])
+            row(f"stage {stage}/{phase}", entries, -fixed * 1e3)
+    matrix = np.zeros((len(rows), len(columns)))
+    for number, entries in enumerate(data):
+        for index, value in entries.items():
+            matrix[number, index] = value
+    cost = np.zeros(len(columns))
+    for number, phase in enumerate(phases):
+        cost[first_phase + number] = weights[phase]
+    total = sum(item.held * counts[item.window] for counts in layers for item in items) or 1.0
+    depth = {tier.id: position + 1 for position, tier in enumerate(rates.tiers)}
+    for index, choice in enumerate(choices):
+        if choice.mode != "resident":
+            item = items[choice.item]
+            share = item.held * layers[choice.stage][item.window] / total
+            cost[index] = TIE_BREAK_MS * depth[choice.tier] * share
+    program = LinearProgram(
+        tuple(columns), tuple(rows), cost, matrix, np.array(limit, dtype=float), np.array(equal, dtype=bool)
+    )
+    return TierProblem(program, items, tuple(choices), tuple(layers), phases, dict(weights), tuple(time_rows), capacity_rows)
+
+
+def tier_rate(resources: tuple[tuple[str, float], ...], rid: str) -> float:
+    """Bytes per second that resource ``rid`` grants a stream over ``resources``."""
+    return next(rate for name, rate in resources if name == rid)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Times that a placement gives, recomputed from its shares alone (seconds).
+
+    ``phase_s``: slowest stage of each phase; ``window_s``: one layer by (stage, window, phase); ``binding``: the row kind
+    that sets it; ``extra_s``: exposed or overflowing time beyond the base.
+    """
+
+    phase_s: dict[str, float]
+    window_s: dict[tuple[int, int, str], float]
+    binding: dict[tuple[int, int, str], str]
+    slowest: dict[str, int]
+
+
+def evaluate_shares(problem: TierProblem, shares: Array) -> Evaluated:
+    """Each window's time is the largest of its rows at these shares, each stage the sum, each phase the slowest stage."""
+    program = problem.program
+    count = len(problem.choices)
+    window_s: dict[tuple[int, int, str], float] = {}
+    binding: dict[tuple[int, int, str], str] = {}
+    phase_s: dict[str, float] = {}
+    slowest: dict[str, int] = {}
+    names = {name: index for index, name in enumerate(program.rows)}
+    for stage, window, phase, kind in problem.time_rows:
+        index = names[f"time {stage}/{window}/{phase}/{kind}"]
+        value = (float(program.matrix[index, :count] @ shares[:count]) - float(program.limit[index])) / 1e3
+        key = (stage, window, phase)
+        if key not in window_s or value > window_s[key] * (1 + 1e-12):
+            window_s[key], binding[key] = value, kind
+    columns = {name: index for index, name in enumerate(program.columns)}
+    for phase in problem.phases:
+        for stage in range(len(problem.stages)):
+            index = names[f"stage {stage}/{phase}"]
+            total = -float(program.limit[index]) / 1e3
+            for (at, window, which), value in window_s.items():
+                if at == stage and which == phase:
+                    total += float(program.matrix[index, columns[f"t {stage}/{window}/{phase}"]]) * value
+            if phase not in phase_s or total > phase_s[phase]:
+                phase_s[phase], slowest[phase] = total, stage
+    return Evaluated(phase_s, window_s, binding, slowest)
+
+
+def resident_shares(problem: TierProblem) -> Array:
+    """Shares with everything in device memory."""
+    return np.array([1.0 if choice.mode == "resident" else 0.0 for choice in problem.choices])
+
+
+def tie_break_total(problem: TierProblem) -> float:
+    """The most that tie-break costs can add to the objective (ms)."""
+    return float(np.sum(problem.program.cost[: len(problem.choices)]))

@@ -1,0 +1,1 @@
+"""Search: walk the declared space, place, certify."""

@@ -1,0 +1,229 @@
+"""Columns of candidates for one pool: which batches fit, and what every shape serves at every batch of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.footprint import Shapes
+from planner.footprint.shapes import Column
+from planner.performance import mixed_serving, prefill_queue, split_serving
+from planner.performance.serving import Mixed
+from planner.plans.evaluate import (
+    Candidates,
+    decode_pass,
+    decode_seconds,
+    largest_fitting_batch,
+    memory_need,
+    overflow_seconds,
+    prefill_pass,
+    prefill_seconds,
+)
+from planner.plans.inputs import PoolContext
+from planner.plans.operate import busy_limit, handoff_time
+from planner.plans.space import PoolSpace
+
+GRID_RATIO = 1.15
+
+
+def batch_grid(limit: int) -> list[int]:
+    """Geometric integers from 1 to ``limit``; cells between neighbours are bounded, then opened where they matter."""
+    grid, value = [1], 1.0
+    while grid[-1] < limit:
+        value *= GRID_RATIO
+        if int(value) > grid[-1]:
+            grid.append(min(int(value), limit))
+        elif value < grid[-1]:
+            continue
+    return grid
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Runs of batches ``low..high`` of row ``row`` of a group; ``fits`` where the whole run lies in device memory."""
+
+    row: np.ndarray
+    low: Column
+    high: Column
+    fits: np.ndarray
+
+    def take(self, index: np.ndarray) -> Cells:
+        """The cells of ``index``."""
+        return Cells(self.row[index], self.low[index], self.high[index], self.fits[index])
+
+
+def make_cells(fitting: Column, limit: int, overflow: bool) -> Cells:
+    """Grid cells of every row, cut where the batch stops fitting; beyond it only if other memories may hold the rest."""
+    grid = batch_grid(limit)
+    low = np.array(grid, dtype=float)
+    high = np.array([*(g - 1 for g in grid[1:]), limit], dtype=float)
+    rows, lows, highs, fits = [], [], [], []
+    for number, fit in enumerate(fitting):
+        inside = low <= fit
+        rows.append(np.full(int(inside.sum()), number))
+        lows.append(low[inside])
+        highs.append(np.minimum(high[inside], fit))
+        fits.append(np.ones(int(inside.sum()), dtype=bool))
+        if overflow:
+            outside = high > fit
+            rows.append(np.full(int(outside.sum()), number))
+            lows.append(np.maximum(low[outside], fit + 1.0))
+            highs.append(high[outside])
+            fits.append(np.zeros(int(outside.sum()), dtype=bool))
+    if not rows:
+        empty = np.zeros(0)
+        return Cells(np.zeros(0, dtype=int), empty, empty, np.zeros(0, dtype=bool))
+    return Cells(np.concatenate(rows).astype(int), np.concatenate(lows), np.concatenate(highs), np.concatenate(fits))
+
+
+@dataclass
+class MixedGroup:
+    """Aggregated candidates of one pipeline depth: rows = shape x chunk."""
+
+    pool: PoolContext
+    shapes: Shapes
+    chunk: Column
+    prefill_s: Column
+    cells: Cells
+
+    def serve(self, row: np.ndarray, batch: Column) -> Mixed:
+        """Exact service of rows at batches that fit."""
+        shapes = self.shapes.take(row)
+        decode_s = decode_seconds(self.pool, shapes, batch)
+        return mixed_serving(
+            decode_s, self.prefill_s[row], batch, self.chunk[row], shapes, self.pool.inputs.workload, self.pool.accept
+        )
+
+    def bounds(self, cells: Cells) -> tuple[Column, Column, Column, Column]:
+        """``(least TPOT, least TTFT, most requests/s of an instance, least concurrency)`` over each cell."""
+        shapes, chunk = self.shapes.take(cells.row), self.chunk[cells.row]
+        decode_s = decode_seconds(self.pool, shapes, cells.low)
+        prefill_s = self.prefill_s[cells.row]
+        outside = np.flatnonzero(~cells.fits)
+        if len(outside):
+            rows = Candidates(shapes.take(outside), cells.low[outside], chunk[outside])
+            passes = {
+                "decode": decode_pass(self.pool, rows.shapes, rows.batch),
+                "prefill": prefill_pass(self.pool, rows.shapes, rows.chunk),
+            }
+            least = overflow_seconds(self.pool, rows, passes)
+            decode_s = decode_s.copy()
+            prefill_s = prefill_s.copy()
+            decode_s[outside] = np.maximum(decode_s[outside], least["decode"])
+            prefill_s[outside] = np.maximum(prefill_s[outside], least["prefill"])
+        return cell_bounds(self.pool, shapes, chunk, decode_s, prefill_s, cells.low, cells.high)
+
+
+def cell_bounds(pool: PoolContext, shapes: Shapes, chunk: Column, decode_s: Column, prefill_s: Column, low: Column, high: Column) -> tuple[Column, Column, Column, Column]:  # fmt: skip
+    """Bounds over a cell from the pass times at its lowest batch, since no pass gets faster as the batch grows.
+
+    TPOT is least at the lowest batch. ``X = 1 / ((n-1) (pp D / (a B)) + s P)`` grows as D falls and B grows: it is at most
+    its value at D of the lowest and B of the highest batch. TTFT is at least its part without a queue.
+    """
+    workload = pool.inputs.workload
+    at_low = mixed_serving(decode_s, prefill_s, low, chunk, shapes, workload, pool.accept)
+    at_high = mixed_serving(decode_s, prefill_s, high, chunk, shapes, workload, pool.accept)
+    passes = np.maximum(np.ceil(workload.miss_tokens / chunk), 1.0)
+    ttft = (passes + shapes.pp - 0.5) * (prefill_s + decode_s)
+    return at_low.tpot_s, ttft, at_high.requests_per_s * (1.0 + 1e-9), low * shapes.dp * shapes.pp
+
+
+def mixed_groups(pool: PoolContext, space: PoolSpace) -> list[MixedGroup]:
+    """All aggregated candidates."""
+    groups = []
+    for shapes in space.shapes:
+        count = len(shapes.tp)
+        index = np.tile(np.arange(count), len(space.chunks))
+        chunk = np.repeat(np.array(space.chunks, dtype=float), count)
+        rows = shapes.take(index)
+        prefill_s = prefill_seconds(pool, rows, chunk)
+        fitting = largest_fitting_batch(pool, rows, chunk, space.batches)
+        groups.append(MixedGroup(pool, rows, chunk, prefill_s, make_cells(fitting, space.batches, bool(pool.tiers))))
+    return groups
+
+
+@dataclass
+class DecodeGroup:
+    """Decode-only candidates of one pipeline depth: rows = shape."""
+
+    pool: PoolContext
+    shapes: Shapes
+    handoff_s: Column
+    cells: Cells
+
+    def serve(self, row: np.ndarray, batch: Column, seconds: Column | None = None) -> tuple[Column, Column]:
+        """``(requests/s of an instance, TPOT with hand-off)`` of rows at batches, at pass times ``seconds`` if given."""
+        shapes = self.shapes.take(row)
+        decode_s = decode_seconds(self.pool, shapes, batch) if seconds is None else seconds
+        side = split_serving(decode_s, batch, shapes, self.pool.inputs.workload, self.pool.accept)
+        rounds = self.pool.inputs.workload.output_tokens.mean - 1.0
+        return side.requests_per_s, side.seconds + self.handoff_s[row] / rounds
+
+    def bounds(self, cells: Cells) -> tuple[Column, Column]:
+        """``(most requests/s, least TPOT)`` over each cell."""
+        shapes = self.shapes.take(cells.row)
+        decode_s = decode_seconds(self.pool, shapes, cells.low)
+        outside = np.flatnonzero(~cells.fits)
+        if len(outside):
+            rows = Candidates(shapes.take(outside), cells.low[outside], np.zeros(len(outside)))
+            least = overflow_seconds(self.pool, rows, {"decode": decode_pass(self.pool, rows.shapes, rows.batch)})
+            decode_s = decode_s.copy()
+            decode_s[outside] = np.maximum(decode_s[outside], least["decode"])
+        rate, _ = self.serve(cells.row, cells.high, decode_s)
+        _, tpot = self.serve(cells.row, cells.low, decode_s)
+        return rate * (1.0 + 1e-9), tpot
+
+
+def decode_groups(context_handoff: PoolContext, space: PoolSpace, handoff: list[Column]) -> list[DecodeGroup]:
+    """All decode-only candidates; ``handoff`` per group of shapes."""
+    pool = context_handoff
+    groups = []
+    for shapes, moved in zip(space.shapes, handoff, strict=True):
+        fitting = largest_fitting_batch(pool, shapes, np.zeros_like(shapes.tp), space.batches)
+        groups.append(DecodeGroup(pool, shapes, moved, make_cells(fitting, space.batches, bool(pool.tiers))))
+    return groups
+
+
+@dataclass
+class PrefillRows:
+    """Prefill-only candidates of one pipeline depth: rows = shape x chunk; ``rate`` at the busiest allowed use."""
+
+    pool: PoolContext
+    shapes: Shapes
+    chunk: Column
+    fits: np.ndarray
+    seconds: Column
+    least_seconds: Column
+
+    def serve(self, row: np.ndarray, seconds: Column) -> tuple[Column, Column]:
+        """``(requests/s of an instance at the busiest use the TTFT limit allows, seconds through the pipeline)``."""
+        workload = self.pool.inputs.workload
+        capacity, service, through = prefill_queue(seconds, self.chunk[row], self.shapes.take(row), workload)
+        return capacity * busy_limit(workload.ttft_s, through, service), through
+
+
+def prefill_rows(pool: PoolContext, space: PoolSpace) -> list[PrefillRows]:
+    """All prefill-only candidates."""
+    found = []
+    for shapes in space.shapes:
+        count = len(shapes.tp)
+        index = np.tile(np.arange(count), len(space.chunks))
+        chunk = np.repeat(np.array(space.chunks, dtype=float), count)
+        rows = Candidates(shapes.take(index), np.zeros(len(index)), chunk)
+        seconds = prefill_seconds(pool, rows.shapes, chunk)
+        fits = memory_need(pool, rows).short <= 0.0
+        least = seconds
+        if pool.tiers and not fits.all():
+            moved = overflow_seconds(pool, rows, {"prefill": prefill_pass(pool, rows.shapes, chunk)})["prefill"]
+            least = np.maximum(seconds, moved)
+        found.append(PrefillRows(pool, rows.shapes, chunk, fits, seconds, least))
+    return found
+
+
+def handoff_columns(context: object, space: PoolSpace) -> list[Column]:
+    """Hand-off seconds per group of shapes."""
+    from planner.plans.inputs import Context
+
+    assert isinstance(context, Context)
+    return [handoff_time(context, shapes) for shapes in space.shapes]

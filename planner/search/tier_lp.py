@@ -1,0 +1,74 @@
+"""The tier problem through ortools' GLOP: the solver supplies a basis, and everything else follows from that basis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import PlannerError
+from planner.plans.lp import LinearProgram, Vertex, vertex
+from planner.plans.tiers import TierProblem, tie_break_total
+
+FEASIBILITY = 1e-7
+"""Largest accepted sign violation of a vertex, in GB, ms or shares."""
+
+
+@dataclass(frozen=True)
+class TierSolution:
+    """An optimal vertex, the basis that proves it and a lower bound on the objective without tie-break costs (ms)."""
+
+    basis: NDArray[np.bool_]
+    point: Vertex
+    bound: float
+
+
+def solve_tiers(problem: TierProblem) -> TierSolution | None:
+    """The optimal placement, or ``None`` where no placement fits."""
+    from ortools.linear_solver import pywraplp
+
+    program = problem.program
+    solver = pywraplp.Solver.CreateSolver("GLOP")
+    infinity = solver.infinity()
+    variables = [solver.NumVar(0.0, infinity, "") for _ in program.columns]
+    constraints = []
+    for number in range(len(program.rows)):
+        bound = float(program.limit[number])
+        constraint = solver.Constraint(bound if program.equal[number] else -infinity, bound)
+        for index in np.flatnonzero(program.matrix[number]):
+            constraint.SetCoefficient(variables[index], float(program.matrix[number, index]))
+        constraints.append(constraint)
+    objective = solver.Objective()
+    for index in np.flatnonzero(program.cost):
+        objective.SetCoefficient(variables[index], float(program.cost[index]))
+    objective.SetMinimization()
+    status = solver.Solve()
+    if status == pywraplp.Solver.INFEASIBLE:
+        return None
+    if status != pywraplp.Solver.OPTIMAL:
+        raise PlannerError(f"the placement solver stopped with status {status}")
+    basic = pywraplp.Solver.BASIC
+    basis = np.array(
+        [v.basis_status() == basic for v in variables] + [c.basis_status() == basic for c in constraints], dtype=bool
+    )
+    point = vertex(program, basis)
+    if point.infeasibility > FEASIBILITY:
+        raise PlannerError(f"the placement solver's vertex violates a bound by {point.infeasibility:.3g}")
+    return TierSolution(basis, point, dual_bound(problem, point))
+
+
+def dual_bound(problem: TierProblem, point: Vertex) -> float:
+    """A bound from below on the optimum (ms), valid for any duals: ``y.b`` less what negative reduced costs could gain.
+
+    Shares are at most 1; times are at most what they are at this vertex for an optimum that improves on it, so a
+    negative reduced cost r of a column with value at most u lowers the bound by ``|r| u``. Tie-break costs are taken off.
+    """
+    program: LinearProgram = problem.program
+    value = float(point.duals @ program.limit)
+    limits = np.ones(len(program.columns))
+    times = len(program.columns) - len(problem.choices)
+    if times:
+        limits[-times:] = np.maximum(2.0 * point.values[-times:], 1.0)
+    value += float(np.minimum(point.reduced[: len(program.columns)], 0.0) @ limits)
+    return value - tie_break_total(problem)
