@@ -8,6 +8,7 @@ computed, n output tokens, a tokens accepted a step.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,22 @@ def mixed_serving(decode_s: Column, prefill_s: Column, batch: Column, chunk: Col
         wait = np.where(busy < 1.0, busy * service / (2.0 * (1.0 - busy)), np.inf)
     ttft = period / 2.0 + wait + (passes + shapes.pp - 1.0) * period
     return Mixed(tpot, ttft, rate, running + rate * ttft)
+
+
+def largest_period(ttft_limit_s: float, tpot_s: float, batch: float, chunk: float, dp: float, pp: float, workload: Workload) -> float:
+    """The longest period P + D of an aggregated instance at which TTFT meets its limit, if TPOT is ``tpot_s`` (seconds).
+
+    With A = passes + pp - 1/2, S = sigma p and rho = kappa p, ``A p + kappa sigma p^2 / (2 (1 - kappa p)) = L`` is a quadratic
+    in p; its smaller root is returned. A longer TPOT means fewer requests, hence less waiting: the root grows with ``tpot_s``.
+    """
+    passes = max(math.ceil(workload.miss_tokens / chunk), 1.0)
+    sigma = min(passes, workload.miss_tokens / chunk)
+    a = passes + pp - 0.5
+    kappa = 0.0
+    if math.isfinite(tpot_s):
+        kappa = batch * pp * workload.miss_tokens / (chunk * (workload.output_tokens.mean - 1.0) * tpot_s)
+    b = 2.0 * (a + ttft_limit_s * kappa)
+    return 4.0 * ttft_limit_s / (b + math.sqrt(max(b * b + 8.0 * kappa * (sigma - 2.0 * a) * ttft_limit_s, 0.0)))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ BUSY_LIMIT = 0.95
 class PoolDecision:
     """The configuration of one pool; ``batch`` is 0 where it does not decode, ``chunk`` where it does not prefill.
 
-    ``basis`` proves the placement; ``None`` where everything fits in device memory, which needs no proof.
+    ``basis`` proves the placement; ``None`` where everything fits in device memory, which needs no proof. ``period_s`` is the
+    longest prefill pass plus decode step that the placement of an aggregated pool may have, so that TTFT meets its limit.
     """
 
     phase: str
@@ -36,6 +37,7 @@ class PoolDecision:
     batch: int
     chunk: int
     basis: str | None = None
+    period_s: float | None = None
 
     @property
     def instance_devices(self) -> int:
@@ -117,6 +119,7 @@ def pool_problem(pool: PoolContext, decision: PoolDecision) -> tuple[TierProblem
         runtime.page_tokens,
         reserve,
         pool.tiers if decision.basis is not None or memory_need(pool, row).short[0] > 0 else (),
+        None if decision.period_s is None else decision.period_s / pool.rates.residual,
     )
     return problem, passes
 
@@ -152,6 +155,7 @@ class Operation:
     devices_paid: int
     usd_per_hour: float
     input_share: float
+    busy: float
 
     @property
     def idle_devices(self) -> int:
@@ -159,8 +163,13 @@ class Operation:
         return self.devices_paid - sum(state.decision.devices for state in self.pools)
 
 
-def operate(context: Context, decision: Decision, placed: tuple[np.ndarray, ...] | None = None) -> Operation:
-    """Evaluate a decision. ``InputError`` where it names phases that do not make a deployment."""
+def operate(
+    context: Context, decision: Decision, placed: tuple[np.ndarray, ...] | None = None, busy: float | None = None
+) -> Operation:
+    """Evaluate a decision. ``InputError`` where it names phases that do not make a deployment.
+
+    Perturbed evaluations keep the placement (``placed``: shares per pool) and how busy a prefill pool is (``busy``).
+    """
     by_phase = {pool.phase: pool for pool in decision.pools}
     states = {
         phase: pool_state(context.pool(phase), pool, placed[index] if placed is not None else None)
@@ -191,14 +200,16 @@ def operate(context: Context, decision: Decision, placed: tuple[np.ndarray, ...]
         input_share = float(prefill_share * state.seconds["prefill"])
         return Operation(
             "aggregated", (state,), tpot, float(served.ttft_s[0]), rate, float(served.concurrency[0]) * replicas,
-            units, devices_paid, usd, input_share,
+            units, devices_paid, usd, input_share, input_share,
         )  # fmt: skip
     if set(by_phase) != {"prefill", "decode"}:
         raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
-    return _disaggregated(context, states, units, devices_paid, usd)
+    return _disaggregated(context, states, units, devices_paid, usd, busy)
 
 
-def _disaggregated(context: Context, states: dict[str, PoolState], units: tuple[int, ...], devices_paid: int, usd: float) -> Operation:
+def _disaggregated(
+    context: Context, states: dict[str, PoolState], units: tuple[int, ...], devices_paid: int, usd: float, fixed: float | None
+) -> Operation:
     workload = context.inputs.workload
     prefill, decode = states["prefill"], states["decode"]
     p_row, d_row = prefill.decision.row(), decode.decision.row()
@@ -207,7 +218,7 @@ def _disaggregated(context: Context, states: dict[str, PoolState], units: tuple[
     handoff = handoff_time(context, d_row.shapes)
     rounds = workload.output_tokens.mean - 1.0
     tpot = float(side.seconds[0]) + float(handoff[0]) / rounds
-    busy = busy_limit(workload.ttft_s, through, service)
+    busy = busy_limit(workload.ttft_s, through, service) if fixed is None else np.array([fixed])
     prefill_rate = float(capacity[0]) * prefill.decision.replicas
     decode_rate = float(side.requests_per_s[0]) * decode.decision.replicas
     rate = min(prefill_rate * float(busy[0]), decode_rate)
@@ -221,7 +232,7 @@ def _disaggregated(context: Context, states: dict[str, PoolState], units: tuple[
     total_decode = decode.decision.devices * decode.pool.usd_per_unit_hour / decode.pool.unit_devices
     return Operation(
         "disaggregated", (prefill, decode), tpot, ttft, rate, rate * (ttft + rounds * tpot),
-        units, devices_paid, usd, total / (total + total_decode),
+        units, devices_paid, usd, total / (total + total_decode), float(used[0]),
     )  # fmt: skip
 
 

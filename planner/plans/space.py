@@ -48,7 +48,7 @@ def pool_space(pool: PoolContext) -> PoolSpace:
     - ``divisibility``: ``tp`` divides every tensor axis or is a multiple of it, stages have a layer each, experts are
       spread over all ranks or over the attention groups, not over more ranks than there are experts, and attention data
       parallelism without routed experts is left to replicas;
-    - ``topology``: an instance is whole nodes or an equal part of one, and ``tp`` stays inside the innermost network domain.
+    - ``topology``: an instance is whole nodes or an equal part of one, and ``tp`` stays inside one scale-up domain.
     """
     system, options, pieces = pool.system, pool.inputs.options, pool.pieces
     units = affordable_units(pool)
@@ -56,7 +56,7 @@ def pool_space(pool: PoolContext) -> PoolSpace:
     if options.devices is not None:
         devices = min(devices, options.devices)
     node = system.devices_per_node
-    inner = pool.rates.levels[0].devices if pool.rates.levels else 1.0
+    inner = max((level.devices for level in pool.rates.levels if math.isfinite(level.devices)), default=1.0)
     reach = max((level.devices for level in pool.rates.levels), default=1.0)
     axes = {item.tensor_axis for w in (*pieces.windows, *pieces.draft) for b in w.blocks for item in (*b.gemms, *b.caches, *b.lookups)}
     routed = [b.routed for w in (*pieces.windows, *pieces.draft) for b in w.blocks if b.routed]

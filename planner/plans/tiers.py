@@ -107,11 +107,13 @@ def build_tier_problem(
     page_tokens: int,
     reserve_bytes: float,
     tiers: tuple[str, ...],
+    period_s: float | None = None,
 ) -> TierProblem:
     """The program for one configuration (``shapes`` has one row).
 
     ``weights`` are the objective's milliseconds per phase second: minimise ``sum_phase weight * T_phase``.
-    ``tiers`` names the memories that may be used beside the device's own.
+    ``tiers`` names the memories that may be used beside the device's own; ``period_s`` limits the sum of the phases' times
+    (aggregated serving under a TTFT limit).
     """
     items = window_items(pieces, shapes, passes, sequences, reserved_tokens, page_tokens)
     phases = tuple(passes)
@@ -214,6 +216,8 @@ def build_tier_problem(
                     entries[first_time + position] = passes[phase].repeats[stage][window]
             fixed = float(passes[phase].step[0] + passes[phase].hop[0])
             row(f"stage {stage}/{phase}", entries, -fixed * 1e3)
+    if period_s is not None:
+        row("period", {first_phase + number: 1.0 for number in range(len(phases))}, period_s * 1e3)
     matrix = np.zeros((len(rows), len(columns)))
     for number, entries in enumerate(data):
         for index, value in entries.items():

@@ -1,0 +1,259 @@
+"""From a decision to the plan: every number of the contract, computed from the embedded inputs and the decision alone.
+
+``verify`` calls the same function on the decision it reads back, so a number that does not follow is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from planner.plans.describe import explanation_of
+from planner.plans.inputs import Context
+from planner.plans.intervals import combine, hour_moves, interval, perturbed
+from planner.plans.numbers import canonical, relative_gap
+from planner.plans.operate import (
+    Decision,
+    Operation,
+    PoolDecision,
+    PoolState,
+    blended_usd,
+    costs,
+    operate,
+    operation_objective,
+)
+from planner.plans.placement import memory_summary, placement_rows
+from planner.plans.provenance import provenance_of
+from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price_rows
+from planner.plans.space import Space, configuration_count, declare_space
+from planner.quantities import round12
+from planner.version import CATALOGUE_VERSION, __version__
+
+SCHEMA_VERSION = 1
+CALIBRATION = "none: class defaults of the runtime profile"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the search contributes: the bound in the objective's printed unit, nodes closed by a placement, why it stopped."""
+
+    bound: float
+    nodes: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+def assemble(context: Context, decision: Decision, certificate: Certificate, least: Decision | None) -> dict[str, Any]:
+    """The plan as canonical data. ``least``: the decision of least TPOT on this hardware, if one was found."""
+    operation = operate(context, decision)
+    inputs = context.inputs
+    others = perturbed(context, decision, operation)
+    workload = inputs.workload
+    space = declare_space(context)
+    plan: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "model": inputs.model.id,
+        "hardware": hardware_label(context),
+        "workload": workload.id,
+        "objective": inputs.options.objective,
+        "mode": operation.mode,
+        "units": [
+            {"hardware": pool.system.id, "units": count, "devices_per_unit": pool.unit_devices}
+            for count, pool in zip(operation.units, context.pools.values(), strict=True)
+        ],
+        "pools": [_pool(context, state) for state in operation.pools],
+        "idle_devices": operation.idle_devices,
+        "prediction": _prediction(context, operation, others),
+        "cost": _cost(context, operation, others),
+        "certificate": _certificate(context, operation, certificate, space),
+        "bottlenecks": [row for state in operation.pools for row in bottleneck_rows(state)],
+        "shadow_prices": shadow_price_rows(context, decision, operation),
+    }
+    least_operation = operate(context, least) if least else None
+    plan["explanation"] = explanation_of(context, operation, least_operation, plan)
+    plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
+    plan["provenance"] = provenance_of(inputs)
+    plan["versions"] = {"planner": __version__, "catalogue": CATALOGUE_VERSION, "calibration": CALIBRATION}
+    plan = canonical(plan)
+    plan["inputs"] = inputs.model_dump(mode="json", by_alias=True)
+    return plan
+
+
+def hardware_label(context: Context) -> str:
+    """``NAME:N``, or ``prefill=NAME:N,decode=NAME:M``."""
+    if not context.separate:
+        selection = context.pools["mixed"].selection
+        return f"{selection.system.id}:{selection.count}"
+    return ",".join(f"{phase}={pool.selection.system.id}:{pool.selection.count}" for phase, pool in context.pools.items())
+
+
+def _pool(context: Context, state: PoolState) -> dict[str, Any]:
+    decision, pool = state.decision, state.pool
+    return {
+        "phase": decision.phase,
+        "hardware": pool.system.id,
+        "replicas": decision.replicas,
+        "devices": decision.devices,
+        "configuration": configuration(decision, context),
+        "dtypes": {
+            "weights": _formats(state),
+            "kv_layout": pool.pieces.kv_layout,
+            "conversions": [{"from": source, "to": target} for source, target in sorted(pool.conversions.items())],
+        },
+        "placement": placement_rows(state),
+        "memory": memory_summary(state),
+        "step": {phase: phase_parts(state, phase) for phase in decision.phases},
+        "placement_basis": decision.basis,
+    }
+
+
+def configuration(decision: PoolDecision, context: Context) -> dict[str, Any]:
+    """The configuration object of a pool."""
+    return {
+        "tp": decision.tp,
+        "pp": decision.pp,
+        "ep": decision.ep,
+        "attention_dp": decision.dp,
+        "batch_per_rank": decision.batch,
+        "prefill_tokens_per_rank": decision.chunk,
+        "mtp": context.inputs.options.mtp,
+        "period_limit_ms": None if decision.period_s is None else decision.period_s * 1e3,
+    }
+
+
+def _formats(state: PoolState) -> list[str]:
+    from planner.plans.inputs import with_weight_dtype
+
+    model = with_weight_dtype(state.pool.inputs.model, state.pool.inputs.options.weight_dtype)
+    return sorted(model.bytes_by_format(state.pool.conversions, draft=bool(state.pool.pieces.draft)))
+
+
+def _prediction(context: Context, operation: Operation, others: list[tuple[str, str, Operation]]) -> dict[str, Any]:
+    osl = context.inputs.workload.output_tokens.mean
+    return {
+        "output_tokens_per_s": interval(lambda o: o.requests_per_s * osl, operation, others),
+        "output_tokens_per_s_per_device": interval(lambda o: o.requests_per_s * osl / o.devices_paid, operation, others),
+        "tokens_per_s_per_user": interval(lambda o: 1.0 / o.tpot_s, operation, others),
+        "ttft_ms": interval(lambda o: o.ttft_s * 1e3, operation, others),
+        "tpot_ms": interval(lambda o: o.tpot_s * 1e3, operation, others),
+        "requests_per_s": operation.requests_per_s,
+        "concurrency": operation.concurrency,
+        "prefill_busy": operation.busy,
+        "evidence": "first principles and class defaults; no measurement of this device and runtime was fitted",
+        "expected_low_high": "median, 10th and 90th percentile",
+    }
+
+
+def _cost(context: Context, operation: Operation, others: list[tuple[str, str, Operation]]) -> dict[str, Any]:
+    prices, split = context.inputs.prices, costs(context, operation)
+    workload = context.inputs.workload
+    reasons = {}
+    if split.input_hit is None:
+        reasons["input_hit"] = "the workload has no cached input tokens"
+    expected = split.blended
+    moved = [blended_usd(context, o.usd_per_hour, o.requests_per_s) if o.requests_per_s > 0 else float("inf") for _, _, o in others]
+    moved += [blended_usd(context, hour, operation.requests_per_s) for hour in hour_moves(context, operation.units)]
+    figures = {name: getattr(prices, name).value for name in type(prices).model_fields if hasattr(getattr(prices, name), "grade")}
+    figures["utilisation"] = context.utilisation
+    return {
+        "usd_per_million": {
+            "input_hit": split.input_hit,
+            "input_miss": split.input_miss,
+            "output": split.output,
+            "blended": split.blended,
+        },
+        "null_reasons": reasons,
+        "blended_interval": combine(expected, moved),
+        "basis": prices.id,
+        "currency": prices.currency,
+        "as_of": prices.as_of.isoformat(),
+        "utilisation": context.utilisation,
+        "allocation": context.inputs.options.allocation,
+        "usd_per_hour": operation.usd_per_hour,
+        "devices_paid": operation.devices_paid,
+        "input_share": operation.input_share,
+        "tokens_per_request": {
+            "input_hit": workload.hit_tokens,
+            "input_miss": workload.miss_tokens,
+            "output": workload.output_tokens.mean,
+        },
+        "capital": [
+            {
+                "hardware": pool.system.id,
+                "capex_usd": pool.system.capex.value,
+                "capex_basis": pool.system.capex_basis,
+                "grade": pool.system.capex.grade,
+                "as_of": str(pool.system.capex.as_of),
+                "usd_per_hour": pool.usd_per_hour,
+            }
+            for pool in context.pools.values()
+        ],
+        "defaults": figures,
+    }
+
+
+_UNITS = {"cost": "USD per million tokens, blended", "throughput": "output tokens/s per device paid for", "latency": "ms per output token"}
+
+
+def _certificate(context: Context, operation: Operation, certificate: Certificate, space: Space) -> dict[str, Any]:
+    options = context.inputs.options
+    objective = round12(operation_objective(context, operation))
+    bound = round12(certificate.bound)
+    gap = relative_gap(objective, bound)
+    result: dict[str, Any] = {
+        "objective": objective,
+        "unit": _UNITS[options.objective],
+        "bound": bound,
+        "gap": gap,
+        "gap_allowed": options.gap,
+        "proved": certificate.stopped is None and gap <= options.gap,
+        "space": space_summary(space),
+        "nodes": dict(sorted(certificate.nodes.items())),
+        "meaning": "proved against the model, not the machine",
+    }
+    if certificate.stopped:
+        result["stopped"] = certificate.stopped
+    return result
+
+
+def space_summary(space: Space) -> dict[str, Any]:
+    """Every axis of the declared space with its values, and the counts."""
+    pools = {}
+    for phase, pool in space.pools.items():
+        pools[phase] = {
+            "tp": sorted({int(v) for s in pool.shapes for v in s.tp}),
+            "attention_dp": sorted({int(v) for s in pool.shapes for v in s.dp}),
+            "ep": sorted({int(v) for s in pool.shapes for v in s.ep}),
+            "pp": [s.pp for s in pool.shapes],
+            "batch_per_rank": {"from": 1, "to": pool.batches, "step": 1},
+            "prefill_tokens_per_rank": list(pool.chunks),
+            "units": {"from": 1, "to": pool.units, "step": 1},
+            "devices": pool.devices,
+            "shapes": pool.shape_count,
+            "rejected": pool.rejected,
+        }
+    count = configuration_count(space)
+    return {
+        "serving": [m for m, present in (("aggregated", space.aggregated), ("disaggregated", space.disaggregated)) if present],
+        "pools": pools,
+        "splits": len(space.splits),
+        "configurations": {**count, "total": sum(count.values())},
+    }
+
+
+def _least(context: Context, least: Decision | None, operation: Operation | None) -> dict[str, Any] | None:
+    if least is None or operation is None:
+        return None
+    return {
+        "tpot_ms": operation.tpot_s * 1e3,
+        "ttft_ms": operation.ttft_s * 1e3,
+        "units": list(least.units),
+        "pools": [
+            {
+                "phase": pool.phase,
+                "replicas": pool.replicas,
+                "configuration": configuration(pool, context),
+                "placement_basis": pool.basis,
+            }
+            for pool in least.pools
+        ],
+    }

@@ -1,0 +1,91 @@
+"""The explanation of a plan in words, each sentence computed from the plan's own numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.plans.inputs import Context
+from planner.plans.operate import Operation
+
+
+def gb(value: float) -> str:
+    """Bytes as GB with three significant decimals."""
+    return f"{value / 1e9:.2f} GB"
+
+
+def explanation_of(context: Context, operation: Operation, least: Operation | None, plan: dict[str, Any]) -> dict[str, Any]:
+    """``summary`` lines, what binds, what lies below device memory and what that costs, conversions, and limits."""
+    inputs = context.inputs
+    workload = inputs.workload
+    lines = [
+        f"{operation.mode} serving of {inputs.model.id} on {plan['hardware']}: "
+        + "; ".join(
+            f"{p['phase']} pool {p['replicas']} x (tp {p['configuration']['tp']}, attention dp {p['configuration']['attention_dp']}, "
+            f"ep {p['configuration']['ep']}, pp {p['configuration']['pp']})"
+            for p in plan["pools"]
+        )
+    ]
+    for phase, resource, share in _leading(plan):
+        lines.append(f"{phase} is bound by {resource} for {share:.0%} of its time")
+    conversions = []
+    for pool in plan["pools"]:
+        for change in pool["dtypes"]["conversions"]:
+            text = (
+                f"{pool['hardware']} does not compute in {change['from']}: those weights are converted to {change['to']} "
+                "(never to fewer bits); the effect on quality is not modelled"
+            )
+            if text not in conversions:
+                conversions.append(text)
+    offload = []
+    for state, pool in zip(operation.pools, plan["pools"], strict=True):
+        for row in pool["placement"]:
+            if row["tier"] != pool["memory"]["tier"]:
+                offload.append(
+                    f"{pool['phase']} pool: {row['share']:.1%} of {row['item']} ({gb(row['bytes'])}) lies in {row['tier']}, {row['access']}"
+                )
+        for phase in state.decision.phases:
+            extra = _exposed(state, phase)
+            if extra > 0.0 and any(row["tier"] != pool["memory"]["tier"] for row in pool["placement"]):
+                offload.append(f"{pool['phase']} pool: fetching it adds {extra * 1e3:.3f} ms to each {phase} pass of the slowest stage")
+    limits = []
+    if workload.tpot_s is not None:
+        limits.append(f"TPOT {operation.tpot_s * 1e3:.2f} ms of the {workload.tpot_s * 1e3:g} ms allowed")
+    if workload.ttft_s is not None:
+        limits.append(f"TTFT {operation.ttft_s * 1e3:.0f} ms of the {workload.ttft_s * 1e3:g} ms allowed")
+    if least is not None:
+        limits.append(f"the least TPOT in the space that meets the other limits is {least.tpot_s * 1e3:.4f} ms")
+    worth = []
+    for row in plan["shadow_prices"]:
+        if row["usd_per_hour_per_unit"]:
+            worth.append(
+                f"one more {row['unit']} of {row['resource']} on each device of the {row['pool']} pool is worth "
+                f"{row['usd_per_hour_per_unit']:.4g} USD per device and hour"
+            )
+    return {
+        "summary": lines,
+        "below_device_memory": offload or ["everything lies in device memory"],
+        "conversions": conversions,
+        "limits": limits,
+        "worth": worth,
+        "defaults": [
+            f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
+            f"prefix hits {workload.prefix_hit:.1%} ({workload.source})",
+            f"runtime {inputs.runtime.id}: {inputs.runtime.name}",
+            f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}, utilisation {context.utilisation:g}",
+            f"closed loop of {operation.concurrency:.0f} requests in flight",
+        ],
+    }
+
+
+def _leading(plan: dict[str, Any]) -> list[tuple[str, str, float]]:
+    seen: dict[str, tuple[str, str, float]] = {}
+    for row in plan["bottlenecks"]:
+        label = row["phase"] if row["pool"] == row["phase"] else f"{row['phase']} ({row['pool']} pool)"
+        seen.setdefault(label, (label, row["resource"], row["share"]))
+    return list(seen.values())
+
+
+def _exposed(state: Any, phase: str) -> float:
+    """Seconds of the slowest stage beyond a pass with everything in device memory."""
+    resident = state.passes[phase].stage_times()[state.times.slowest[phase]]
+    return float(state.seconds[phase] - float(resident[0]) * state.pool.rates.residual)

@@ -1,0 +1,191 @@
+"""Placement rows and memory summary of a pool: what lies where, in exact bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from planner.footprint.memory import cache_bytes_per_sequence
+from planner.footprint.pieces import Window
+from planner.plans.evaluate import admitted_sequences, reserved_bytes
+from planner.plans.operate import PoolState
+
+
+def window_label(window: Window, layers: int) -> str:
+    """``layers 3-60``, ``layer 5``, or the window's own name outside the layers."""
+    if window.first_layer < 0 or window.first_layer >= layers:
+        return window.name
+    last = window.first_layer + window.layers - 1
+    return f"layer {last}" if window.layers == 1 else f"layers {window.first_layer}-{last}"
+
+
+def _parts(state: PoolState) -> list[tuple[int, str, str, int, float]]:
+    """``(window, problem item, label, bytes of one logical copy, copies in the pool)``; padding is an item of its own."""
+    decision, pieces, pool = state.decision, state.pool.pieces, state.pool
+    groups = decision.replicas * decision.dp
+    workload, runtime = pool.inputs.workload, pool.inputs.runtime
+    sequences = int(admitted_sequences(pool, decision.row())[0])
+    rows: list[tuple[int, str, str, int, float]] = []
+    for number, window in enumerate((*pieces.windows, *pieces.draft)):
+        label = window_label(window, pieces.layers)
+        static: dict[int, int] = {}
+        for block in window.blocks:
+            for axis, held, _ in block.static.parts:
+                ways = min(decision.tp, axis)
+                static[ways] = static.get(ways, 0) + held * window.layers
+        for ways, size in sorted(static.items()):
+            if size:
+                name = "weights" if ways == decision.tp else f"weights split {ways} ways"
+                rows.append((number, "weights", f"{label}: {name}", size, groups * decision.tp / ways))
+        for block in window.blocks:
+            if block.routed:
+                slots = math.ceil(block.routed.experts / decision.ep) * decision.ep
+                size = block.routed.member_bytes * window.layers
+                rows.append((number, "routed experts", f"{label}: routed experts", size * block.routed.experts, decision.replicas))
+                if slots > block.routed.experts:
+                    extra = size * (slots - block.routed.experts)
+                    rows.append((number, "routed experts", f"{label}: redundant expert slots", extra, decision.replicas))
+            for table in block.lookups:
+                if table.bytes:
+                    ways = min(decision.tp, table.tensor_axis)
+                    rows.append((number, "embedding table", f"{label}: embedding table", table.bytes, groups * decision.tp / ways))
+        caches: dict[int, int] = {}
+        for block in window.blocks:
+            for cache in block.caches:
+                ways = min(decision.tp, cache.tensor_axis)
+                size = cache_bytes_per_sequence(cache, workload.reserved_tokens, runtime.page_tokens) * window.layers
+                caches[ways] = caches.get(ways, 0) + size * sequences * groups
+        for ways, size in sorted(caches.items()):
+            if size:
+                rows.append((number, "KV cache", f"{label}: KV cache", size, decision.tp / ways))
+    return rows
+
+
+def placement_rows(state: PoolState) -> list[dict[str, Any]]:
+    """One row per item and tier: ``share`` of a logical copy, ``copies`` in the pool, ``bytes`` = item bytes x share x copies.
+
+    Shares of an item are those of its window over all pipeline stages, weighted by layers.
+    """
+    problem, decision = state.problem, state.decision
+    held: dict[tuple[int, str], dict[str, float]] = {}
+    modes: dict[tuple[int, str, str], set[str]] = {}
+    layers_total: dict[int, int] = {}
+    for counts in problem.stages:
+        for window, count in enumerate(counts):
+            layers_total[window] = layers_total.get(window, 0) + count
+    for choice, share in zip(problem.choices, state.shares, strict=True):
+        item = problem.items[choice.item]
+        if share <= 1e-12:
+            continue
+        weight = problem.stages[choice.stage][item.window] / layers_total[item.window]
+        tiers = held.setdefault((item.window, item.name), {})
+        tiers[choice.tier] = tiers.get(choice.tier, 0.0) + float(share) * weight
+        modes.setdefault((item.window, item.name, choice.tier), set()).add(choice.mode)
+    how = {"resident": "resident", "stream": "streamed each pass", "fetch": "fetched on demand"}
+    most = _most_per_device(state)
+    rows = []
+    for window, item_name, label, size, copies in _parts(state):
+        tiers = held[(window, item_name)]
+        total = sum(tiers.values())
+        for tier, share in tiers.items():
+            part = share / total
+            access = " and ".join(how[m] for m in sorted(modes[(window, item_name, tier)]))
+            copies_number: float | int = int(copies) if float(copies).is_integer() else copies
+            rows.append(
+                {
+                    "item": label,
+                    "tier": tier,
+                    "share": part,
+                    "copies": copies_number,
+                    "item_bytes": size,
+                    "bytes": round(size * part * copies),
+                    "max_bytes_per_device": math.ceil(most[(window, item_name, tier)] * size / _window_bytes(state, window, item_name)),
+                    "access": access,
+                }
+            )
+    buffers = _staging(state)
+    if buffers:
+        rows.append(
+            {
+                "item": "staging buffers",
+                "tier": state.pool.rates.memory_id,
+                "share": 1.0,
+                "copies": decision.devices,
+                "item_bytes": math.ceil(buffers),
+                "bytes": math.ceil(buffers) * decision.devices,
+                "max_bytes_per_device": math.ceil(buffers),
+                "access": "resident",
+            }
+        )
+    return rows
+
+
+def _window_bytes(state: PoolState, window: int, name: str) -> int:
+    return sum(size for at, item, _, size, _ in _parts(state) if (at, item) == (window, name))
+
+
+def _most_per_device(state: PoolState) -> dict[tuple[int, str, str], float]:
+    """Bytes of a window's item in a tier on the fullest device."""
+    problem = state.problem
+    most: dict[tuple[int, str, str], float] = {}
+    for stage, counts in enumerate(problem.stages):
+        here: dict[tuple[int, str, str], float] = {}
+        for choice, share in zip(problem.choices, state.shares, strict=True):
+            item = problem.items[choice.item]
+            if choice.stage == stage and share > 1e-12:
+                key = (item.window, item.name, choice.tier)
+                here[key] = here.get(key, 0.0) + item.held * counts[item.window] * float(share)
+        for key, value in here.items():
+            most[key] = max(most.get(key, 0.0), value)
+    return most
+
+
+def _staging(state: PoolState) -> float:
+    """Bytes of double buffers on the fullest device."""
+    problem = state.problem
+    per_stage = [0.0] * len(problem.stages)
+    for choice, share in zip(problem.choices, state.shares, strict=True):
+        item = problem.items[choice.item]
+        if choice.mode == "resident" or item.kind == "lookup":
+            continue
+        buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
+        per_stage[choice.stage] += 2.0 * min(buffered, item.held) * float(share)
+    return max(per_stage)
+
+
+def memory_summary(state: PoolState) -> dict[str, Any]:
+    """Device memory of the fullest device by use, and what lies below it (bytes per device)."""
+    problem, pool = state.problem, state.pool
+    reserve = {name: math.ceil(float(column[0])) for name, column in reserved_bytes(pool, state.decision.row()).items()}
+    usable = int(pool.rates.memory_bytes)
+    used_by_stage = []
+    for stage, counts in enumerate(problem.stages):
+        parts = {"weights": 0.0, "kv_cache": 0.0, "staging": 0.0}
+        for choice, share in zip(problem.choices, state.shares, strict=True):
+            item = problem.items[choice.item]
+            if choice.stage != stage:
+                continue
+            if choice.mode == "resident":
+                name = "kv_cache" if item.kind == "cache" else "weights"
+                parts[name] += item.held * counts[item.window] * float(share)
+            elif item.kind != "lookup":
+                buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
+                parts["staging"] += 2.0 * min(buffered, item.held) * float(share)
+        used_by_stage.append({name: math.ceil(value - 1e-6) for name, value in parts.items()})
+    fullest = max(used_by_stage, key=lambda parts: sum(parts.values()))
+    below: dict[str, int] = {}
+    for (_, _, tier), value in sorted(_most_per_device(state).items()):
+        if tier != pool.rates.memory_id:
+            below[tier] = below.get(tier, 0) + math.ceil(value)
+    sizes = {tier.id: int(tier.capacity) for tier in pool.rates.tiers}
+    return {
+        "tier": pool.rates.memory_id,
+        "usable_bytes": usable,
+        **{f"{name}_bytes": value for name, value in fullest.items()},
+        "reserve_bytes": reserve,
+        "free_bytes": usable - sum(fullest.values()) - sum(reserve.values()),
+        "below": [{"tier": tier, "bytes": value, "capacity_bytes": sizes[tier]} for tier, value in below.items()],
+        "admitted_sequences_per_rank": int(np.ceil(admitted_sequences(pool, state.decision.row())[0])),
+    }
