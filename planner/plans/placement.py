@@ -21,13 +21,16 @@ def window_label(window: Window, layers: int) -> str:
     return f"layer {last}" if window.layers == 1 else f"layers {window.first_layer}-{last}"
 
 
-def _parts(state: PoolState) -> list[tuple[int, str, str, int, float]]:
-    """``(window, problem item, label, bytes of one logical copy, copies in the pool)``; padding is an item of its own."""
+def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
+    """``(window, problem item, label, bytes of one logical copy, copies in the pool, bytes per holding device)``.
+
+    Expert slots beyond the number of experts are an item of their own.
+    """
     decision, pieces, pool = state.decision, state.pool.pieces, state.pool
     groups = decision.replicas * decision.dp
     workload, runtime = pool.inputs.workload, pool.inputs.runtime
     sequences = int(admitted_sequences(pool, decision.row())[0])
-    rows: list[tuple[int, str, str, int, float]] = []
+    rows: list[tuple[int, str, str, int, float, float]] = []
     for number, window in enumerate((*pieces.windows, *pieces.draft)):
         label = window_label(window, pieces.layers)
         static: dict[int, int] = {}
@@ -37,20 +40,24 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float]]:
                 static[ways] = static.get(ways, 0) + held * window.layers
         for ways, size in sorted(static.items()):
             if size:
-                name = "weights" if ways == decision.tp else f"weights split {ways} ways"
-                rows.append((number, "weights", f"{label}: {name}", size, groups * decision.tp / ways))
+                name = "weights" if ways == decision.tp else ("replicated weights" if ways == 1 else f"weights split {ways} ways")
+                rows.append((number, "weights", f"{label}: {name}", size, groups * decision.tp / ways, size / ways))
         for block in window.blocks:
             if block.routed:
                 slots = math.ceil(block.routed.experts / decision.ep) * decision.ep
                 size = block.routed.member_bytes * window.layers
-                rows.append((number, "routed experts", f"{label}: routed experts", size * block.routed.experts, decision.replicas))
+                per_device = size / (decision.tp * decision.dp)
+                total = size * block.routed.experts
+                rows.append((number, "routed experts", f"{label}: routed experts", total, decision.replicas, per_device * block.routed.experts))
                 if slots > block.routed.experts:
                     extra = size * (slots - block.routed.experts)
-                    rows.append((number, "routed experts", f"{label}: redundant expert slots", extra, decision.replicas))
+                    share = per_device * (slots - block.routed.experts)
+                    rows.append((number, "routed experts", f"{label}: redundant expert slots", extra, decision.replicas, share))
             for table in block.lookups:
                 if table.bytes:
                     ways = min(decision.tp, table.tensor_axis)
-                    rows.append((number, "embedding table", f"{label}: embedding table", table.bytes, groups * decision.tp / ways))
+                    copies = groups * decision.tp / ways
+                    rows.append((number, "embedding table", f"{label}: embedding table", table.bytes, copies, table.bytes / ways))
         caches: dict[int, int] = {}
         for block in window.blocks:
             for cache in block.caches:
@@ -59,7 +66,7 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float]]:
                 caches[ways] = caches.get(ways, 0) + size * sequences * groups
         for ways, size in sorted(caches.items()):
             if size:
-                rows.append((number, "KV cache", f"{label}: KV cache", size, decision.tp / ways))
+                rows.append((number, "KV cache", f"{label}: KV cache", size, decision.tp / ways, size / groups / ways))
     return rows
 
 
@@ -86,8 +93,13 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
     how = {"resident": "resident", "stream": "streamed each pass", "fetch": "fetched on demand"}
     most = _most_per_device(state)
     rows = []
-    for window, item_name, label, size, copies in _parts(state):
+    parts = _parts(state)
+    per_item: dict[tuple[int, str], float] = {}
+    for window, item_name, _, _, _, device_bytes in parts:
+        per_item[(window, item_name)] = per_item.get((window, item_name), 0.0) + device_bytes
+    for window, item_name, label, size, copies, device_bytes in parts:
         tiers = held[(window, item_name)]
+        portion = device_bytes / per_item[(window, item_name)]
         total = sum(tiers.values())
         for tier, share in tiers.items():
             part = share / total
@@ -101,7 +113,7 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
                     "copies": copies_number,
                     "item_bytes": size,
                     "bytes": round(size * part * copies),
-                    "max_bytes_per_device": math.ceil(most[(window, item_name, tier)] * size / _window_bytes(state, window, item_name)),
+                    "max_bytes_per_device": math.ceil(most[(window, item_name, tier)] * portion),
                     "access": access,
                 }
             )
@@ -120,10 +132,6 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _window_bytes(state: PoolState, window: int, name: str) -> int:
-    return sum(size for at, item, _, size, _ in _parts(state) if (at, item) == (window, name))
 
 
 def _most_per_device(state: PoolState) -> dict[tuple[int, str, str], float]:

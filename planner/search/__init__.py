@@ -1,1 +1,5 @@
-"""Search: walk the declared space, place, certify."""
+"""Search: walk the declared space, place, certify, and say why where nothing fits."""
+
+from planner.search.plan import solve
+
+__all__ = ["solve"]

@@ -14,21 +14,20 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from planner.performance.serving import largest_period, prefill_queue, queue_wait
-from planner.plans.evaluate import Candidates, decode_seconds, prefill_seconds
+from planner.plans.evaluate import decode_seconds, prefill_seconds
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
-from planner.plans.operate import Decision, PoolDecision, PoolState, checks, operate, pool_problem
+from planner.plans.operate import Decision, PoolDecision, busy_limit, checks, operate, pool_problem
 from planner.plans.space import Space
 from planner.plans.tiers import evaluate_shares
 from planner.quantities import round12
 from planner.reporter import Reporter
-from planner.search.rows import (
+from planner.plans.candidates import (
     Cells,
     DecodeGroup,
     MixedGroup,
@@ -684,8 +683,6 @@ class _Sides:
         row = decision.row()
         seconds = prefill_seconds(pool, row.shapes, row.chunk)
         _, service, through = prefill_queue(seconds, row.chunk, row.shapes, pool.inputs.workload)
-        from planner.plans.operate import busy_limit
-
         busy = busy_limit(pool.inputs.workload.ttft_s, through, service)
         return float(through[0] + queue_wait(busy, service)[0])
 
@@ -800,8 +797,3 @@ class _Sides:
             self._best_by_devices(self._upper("decode"), self.decode_devices),
         )
         return float(np.max(rate / self.weight, initial=0.0))
-
-
-Clock = Callable[[], float]
-__all__ = ["Found", "PoolState", "Search", "Tables", "build_tables"]
-_unused = Candidates

@@ -20,7 +20,7 @@ from planner.plans.evaluate import (
     prefill_pass,
     prefill_seconds,
 )
-from planner.plans.inputs import PoolContext
+from planner.plans.inputs import Context, PoolContext
 from planner.plans.operate import busy_limit, handoff_time
 from planner.plans.space import PoolSpace
 
@@ -175,9 +175,8 @@ class DecodeGroup:
         return rate * (1.0 + 1e-9), tpot
 
 
-def decode_groups(context_handoff: PoolContext, space: PoolSpace, handoff: list[Column]) -> list[DecodeGroup]:
+def decode_groups(pool: PoolContext, space: PoolSpace, handoff: list[Column]) -> list[DecodeGroup]:
     """All decode-only candidates; ``handoff`` per group of shapes."""
-    pool = context_handoff
     groups = []
     for shapes, moved in zip(space.shapes, handoff, strict=True):
         fitting = largest_fitting_batch(pool, shapes, np.zeros_like(shapes.tp), space.batches)
@@ -221,9 +220,6 @@ def prefill_rows(pool: PoolContext, space: PoolSpace) -> list[PrefillRows]:
     return found
 
 
-def handoff_columns(context: object, space: PoolSpace) -> list[Column]:
+def handoff_columns(context: Context, space: PoolSpace) -> list[Column]:
     """Hand-off seconds per group of shapes."""
-    from planner.plans.inputs import Context
-
-    assert isinstance(context, Context)
     return [handoff_time(context, shapes) for shapes in space.shapes]

@@ -1,0 +1,111 @@
+"""The public functions: the only place where rooms are wired together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from planner.documents import explain_validation
+from planner.errors import InputError
+
+if TYPE_CHECKING:
+    from planner.architecture import Model
+    from planner.hardware import HardwareSelection
+    from planner.plans.inputs import Inputs
+    from planner.plans.schema import Plan
+    from planner.plans.verify import Violation
+    from planner.prices import OwnedPrices
+    from planner.reporter import Reporter
+    from planner.runtimes import Runtime
+    from planner.workload import Workload
+
+
+def parse_hardware(text: str) -> dict[str, HardwareSelection]:
+    """``NAME``, ``NAME:N`` or ``prefill=NAME:N,decode=NAME:M`` to selections by phase."""
+    from planner.hardware import load_hardware
+
+    if "=" not in text.split(",")[0]:
+        return {"mixed": load_hardware(text)}
+    pools: dict[str, HardwareSelection] = {}
+    for part in text.split(","):
+        phase, _, name = part.partition("=")
+        if phase not in ("prefill", "decode") or not name or phase in pools:
+            raise InputError(f"cannot read {part!r}", where="hardware", mend="write prefill=NAME:N,decode=NAME:M")
+        pools[phase] = load_hardware(name)
+    if set(pools) != {"prefill", "decode"}:
+        raise InputError("both pools are needed", where="hardware", mend="write prefill=NAME:N,decode=NAME:M")
+    return pools
+
+
+def resolve(
+    model: str | Model,
+    hardware: str | HardwareSelection | dict[str, HardwareSelection],
+    *,
+    workload: str | Workload = "interactive",
+    runtime: str | Runtime = "generic",
+    prices: str | OwnedPrices = "owned",
+    allow_announced: bool = False,
+    **options: Any,
+) -> Inputs:
+    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``."""
+    from planner.architecture import load_model
+    from planner.plans.inputs import Inputs, Options
+    from planner.prices import load_prices
+    from planner.runtimes import load_runtime
+    from planner.workload import load_workload
+
+    pools = parse_hardware(hardware) if isinstance(hardware, str) else hardware if isinstance(hardware, dict) else {"mixed": hardware}
+    for selection in pools.values():
+        system = selection.system
+        if selection.auto:
+            raise InputError(f"{system.id}:auto needs a demand to size for, which this version does not take", mend="give a number")
+        if system.status == "cancelled":
+            raise InputError(f"{system.id} was cancelled", where="hardware", mend="choose a part that exists")
+        if system.status == "announced" and not allow_announced:
+            raise InputError(f"{system.id} is announced, not shipping", where="hardware", mend="add --allow-announced")
+    try:
+        return Inputs(
+            model=load_model(model) if isinstance(model, str) else model,
+            hardware=pools,
+            workload=load_workload(workload) if isinstance(workload, str) else workload,
+            runtime=load_runtime(runtime) if isinstance(runtime, str) else runtime,
+            prices=load_prices(prices) if isinstance(prices, str) else prices,
+            options=Options(**options),
+        )
+    except ValidationError as error:
+        raise explain_validation(error, "options") from None
+
+
+def plan(
+    model: str | Model,
+    hardware: str | HardwareSelection | dict[str, HardwareSelection],
+    *,
+    workload: str | Workload = "interactive",
+    runtime: str | Runtime = "generic",
+    prices: str | OwnedPrices = "owned",
+    allow_announced: bool = False,
+    reporter: Reporter | None = None,
+    time_limit_s: float | None = None,
+    **options: Any,
+) -> Plan:
+    """The best deployment of a model on hardware for a workload, with a proved gap.
+
+    ``model``, ``hardware``, ``workload``, ``runtime`` and ``prices`` are names, paths or loaded objects; ``options`` are the
+    fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
+
+    Raises ``InputError`` (bad input), ``InfeasibleError`` (proved infeasible, with the conflict) or ``StoppedError``.
+    """
+    from planner.search import solve
+
+    inputs = resolve(
+        model, hardware, workload=workload, runtime=runtime, prices=prices, allow_announced=allow_announced, **options
+    )
+    return solve(inputs, reporter, time_limit_s)
+
+
+def verify(plan: Plan | str, *, full: bool = False, where: str = "plan") -> tuple[list[Violation], list[str]]:
+    """``(violations, notices)`` of a plan or its JSON text; see ``planner.plans.verify_plan``."""
+    from planner.plans import read_plan, verify_plan
+
+    return verify_plan(read_plan(plan, where) if isinstance(plan, str) else plan, where, full=full)

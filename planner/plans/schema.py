@@ -1,0 +1,187 @@
+"""The plan file: the contract's shape as pydantic models, from which its JSON Schema is generated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Phase = Literal["prefill", "decode", "mixed"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(_Part):
+    """10th percentile, median and 90th percentile; ``null`` where undefined."""
+
+    low: Amount | None
+    expected: Amount
+    high: Amount | None
+
+
+class Configuration(_Part):
+    """Parallelism and batch of one pool; 0 where a pool does not decode or prefill."""
+
+    tp: Count
+    pp: Count
+    ep: Count
+    attention_dp: Count
+    batch_per_rank: Count
+    prefill_tokens_per_rank: Count
+    mtp: Count
+    period_limit_ms: Amount | None
+
+
+class PlacementRow(_Part):
+    """``bytes`` = ``item_bytes`` x ``share`` x ``copies``, rounded to whole bytes."""
+
+    item: str
+    tier: str
+    share: Share
+    copies: Annotated[int | float, Field(ge=0)]
+    item_bytes: Bytes
+    bytes: Bytes
+    max_bytes_per_device: Bytes
+    access: str
+
+
+class Pool(_Part):
+    """Devices that serve one phase, or all (``mixed``)."""
+
+    phase: Phase
+    hardware: str
+    replicas: Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+    devices: Count
+    configuration: Configuration
+    dtypes: dict[str, Any]
+    placement: list[PlacementRow]
+    memory: dict[str, Any]
+    step: dict[str, Any]
+    placement_basis: Annotated[str, Field(max_length=4096)] | None
+
+
+class Units(_Part):
+    """Purchasable units of one kind of hardware."""
+
+    hardware: str
+    units: Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+    devices_per_unit: Count
+
+
+class Prediction(_Part):
+    """Steady state of the whole deployment."""
+
+    output_tokens_per_s: Interval
+    output_tokens_per_s_per_device: Interval
+    tokens_per_s_per_user: Interval
+    ttft_ms: Interval
+    tpot_ms: Interval
+    requests_per_s: Amount
+    concurrency: Amount
+    prefill_busy: Amount
+    evidence: str
+    expected_low_high: str
+
+
+class StreamPrices(_Part):
+    """USD per million tokens; ``null`` for a stream without tokens (see ``null_reasons``)."""
+
+    input_hit: Amount | None
+    input_miss: Amount | None
+    output: Amount | None
+    blended: Amount
+
+
+class Cost(_Part):
+    """Cost of the deployment and its split over token streams."""
+
+    usd_per_million: StreamPrices
+    null_reasons: dict[str, str]
+    blended_interval: Interval
+    basis: str
+    currency: str
+    as_of: str
+    utilisation: Share
+    allocation: str
+    usd_per_hour: Amount
+    devices_paid: Count
+    input_share: Share
+    tokens_per_request: dict[str, Number]
+    capital: list[dict[str, Any]]
+    defaults: dict[str, Number]
+
+
+class CertificateRow(_Part):
+    """Proved against the model, not the machine: ``gap`` = ``|objective - bound| / |objective|``."""
+
+    objective: Number
+    unit: str
+    bound: Number
+    gap: Amount
+    gap_allowed: Share
+    proved: bool
+    space: dict[str, Any]
+    nodes: dict[str, Annotated[str, Field(max_length=4096)]]
+    meaning: str
+    stopped: str | None = None
+
+
+class Bottleneck(_Part):
+    """Share of a phase's time that a resource sets."""
+
+    pool: Phase
+    phase: Literal["prefill", "decode"]
+    resource: str
+    share: Share
+
+
+class ShadowPrice(_Part):
+    """What one more unit of a resource, on each device of the pool, changes; valid within the stated range."""
+
+    pool: Phase
+    resource: str
+    unit: str
+    objective_per_unit: Number
+    usd_per_hour_per_unit: Number
+    valid_from: Number
+    valid_to: Number | None
+
+
+class Plan(_Part):
+    """A deployment plan. ``inputs`` embeds everything it was computed from; no paths."""
+
+    schema_version: Literal[1]
+    model: str
+    hardware: str
+    workload: str
+    objective: Literal["cost", "throughput", "latency"]
+    mode: Literal["aggregated", "disaggregated"]
+    units: Annotated[list[Units], Field(min_length=1, max_length=2)]
+    pools: Annotated[list[Pool], Field(min_length=1, max_length=2)]
+    idle_devices: Annotated[int, Field(strict=True)]
+    prediction: Prediction
+    cost: Cost
+    certificate: CertificateRow
+    bottlenecks: list[Bottleneck]
+    shadow_prices: list[ShadowPrice]
+    explanation: dict[str, Any]
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+    inputs: dict[str, Any]
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data in the plan's own key order."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def to_json(self) -> str:
+        """The canonical text of the plan file."""
+        from planner.plans.numbers import to_json
+
+        return to_json(self.to_data())

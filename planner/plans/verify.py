@@ -1,0 +1,235 @@
+"""Verify a plan without the search and without a solver.
+
+Every number outside the embedded inputs is recomputed from the inputs and the decision by the equations of the model;
+every limit is checked; the placement's basis is checked to be an optimal vertex (a feasible point with no negative
+reduced cost), and the gap against the bound. ``full`` also walks the whole declared space and refuses a bound that some configuration undercuts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from planner.errors import InputError
+from planner.plans.assemble import assemble
+from planner.plans.inputs import Context, Inputs, build_context
+from planner.plans.numbers import GAP_DECIMALS
+from planner.plans.operate import Decision, Operation, PoolState, checks, operate
+from planner.plans.read import certificate_of, decision_of, inputs_of, least_of
+from planner.plans.schema import Plan
+
+RELATIVE = 1e-9
+DUAL_TOLERANCE = 1e-6
+
+EQUATIONS: tuple[tuple[str, str], ...] = (
+    (r"schema_version|model|hardware|workload|objective|mode", "identity: the plan names its own inputs"),
+    (r"units\..*|idle_devices", "devices: units x devices per unit = pools + idle devices"),
+    (r"pools\.\d+\.(replicas|devices)", "devices: replicas x tp x attention_dp x pp"),
+    (r"pools\.\d+\.configuration\..*", "configuration: what the plan was computed for"),
+    (r"pools\.\d+\.placement\..*", "placement: bytes = item bytes x share x copies, shares sum to one"),
+    (r"pools\.\d+\.memory\..*", "memory: weights + cache + staging + reserve + free = usable"),
+    (r"pools\.\d+\.step\..*", "step: t = floor + max(compute, memory) + communication, summed over layers"),
+    (r"pools\.\d+\..*", "pool: follows from inputs and configuration"),
+    (r"prediction\..*\.(low|high)", "interval: log deviations of the uncertain figures in quadrature"),
+    (r"prediction\.ttft_ms.*", "TTFT: passes + M/D/1 wait"),
+    (r"prediction\.tpot_ms.*|prediction\.tokens_per_s_per_user.*", "TPOT: decode step + prefill interference"),
+    (r"prediction\..*", "throughput and concurrency: Little's law"),
+    (r"cost\.usd_per_million\..*", "cost: tokens x price over streams = cost of the deployment"),
+    (r"cost\..*", "cost: owned hour = capital + electricity + upkeep"),
+    (r"certificate\.(objective|unit)", "certificate: the objective of the chosen configuration"),
+    (r"certificate\.(gap|bound|proved)", "certificate: gap = |objective - bound| / |objective|"),
+    (r"certificate\.space\..*", "certificate: the declared space"),
+    (r"certificate\.nodes.*", "certificate: an optimal basis closes the node"),
+    (r"certificate\..*", "certificate"),
+    (r"bottlenecks\..*", "bottlenecks: parts of the slowest stage's time, summing to one"),
+    (r"shadow_prices\..*", "shadow price: dual of the placement, or part of the time over the rate"),
+    (r"explanation\.least_tpot.*", "least TPOT: the stated configuration reaches it"),
+    (r"explanation\..*", "explanation: computed from the plan's numbers"),
+    (r"provenance\..*", "provenance: the figures of the embedded inputs"),
+    (r"versions\..*", "versions"),
+)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken equation: where, which, what follows from the inputs and what the plan says."""
+
+    path: str
+    equation: str
+    expected: Any
+    found: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"path": self.path, "equation": self.equation, "expected": self.expected, "found": self.found}
+
+
+def equation_of(path: str) -> str:
+    """The name of the equation behind a path."""
+    for pattern, name in EQUATIONS:
+        if re.fullmatch(pattern, path):
+            return name
+    return "unknown entry"
+
+
+def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple[list[Violation], list[str]]:
+    """``(violations, notices)``: no violation means that every printed number follows from the embedded inputs.
+
+    Notices report installed profiles that differ from the embedded ones. ``InputError`` where the inputs themselves are invalid.
+    """
+    inputs = inputs_of(plan, where)
+    context = build_context(inputs)
+    try:
+        decision, least = decision_of(plan, where), least_of(plan, where)
+        violations = _shape_violations(context, decision)
+        if violations:
+            return violations, []
+        operation = operate(context, decision)
+        expected = assemble(context, decision, certificate_of(plan), least)
+    except InputError as error:
+        return [Violation("pools", "configuration: what the plan was computed for", "a configuration of this space", str(error))], []
+    violations = _compare(expected, plan.to_data())
+    violations += _limit_violations(context, operation)
+    violations += _least_violations(context, least, plan)
+    if full and not violations:
+        from planner.plans.closure import space_violations
+
+        violations += [Violation(*entry) for entry in space_violations(context, plan)]
+    return violations, _notices(inputs)
+
+
+def _shape_violations(context: Context, decision: Decision) -> list[Violation]:
+    """The chosen shapes must belong to the declared space."""
+    from planner.plans.space import declare_space
+
+    space = declare_space(context)
+    found = []
+    phases = [pool.phase for pool in decision.pools]
+    wanted = ["mixed"] if len(phases) == 1 else ["prefill", "decode"]
+    if phases != wanted:
+        return [Violation("pools", "configuration: one mixed pool, or prefill then decode", wanted, phases)]
+    if len(decision.units) != len(context.pools):
+        return [Violation("units", "devices: one entry per kind of hardware", len(context.pools), len(decision.units))]
+    for index, pool in enumerate(decision.pools):
+        declared = space.pools.get(pool.phase) or space.pools.get("mixed")
+        path = f"pools.{index}.configuration"
+        if declared is None or not any(
+            s.pp == pool.pp and bool(((s.tp == pool.tp) & (s.dp == pool.dp) & (s.ep == pool.ep)).any()) for s in declared.shapes
+        ):
+            found.append(Violation(path, "configuration: divisibility, topology and runtime rules", "a shape of the space", str(pool)))
+            continue
+        decodes, prefills = pool.phase != "prefill", pool.phase != "decode"
+        if not (1 <= pool.batch <= declared.batches if decodes else pool.batch == 0):
+            found.append(Violation(f"{path}.batch_per_rank", "configuration: batch within the space", declared.batches, pool.batch))
+        if pool.chunk not in declared.chunks if prefills else pool.chunk != 0:
+            found.append(Violation(f"{path}.prefill_tokens_per_rank", "configuration: within the space", list(declared.chunks), pool.chunk))
+    return found
+
+
+def _limit_violations(context: Context, operation: Operation) -> list[Violation]:
+    found = []
+    for check in checks(context, operation):
+        if not check.holds:
+            found.append(Violation("limits", f"limit: {check.name} ({check.unit})", f"at most {check.limit:.9g}", check.value))
+    for index, state in enumerate(operation.pools):
+        path = f"pools.{index}.placement_basis"
+        found += _placement_violations(path, state)
+    return found
+
+
+def _placement_violations(path: str, state: PoolState) -> list[Violation]:
+    """Everything resident must fit; otherwise the basis must be feasible and have no negative reduced cost."""
+    if state.point is None:
+        return []
+    found = []
+    if state.point.infeasibility > DUAL_TOLERANCE:
+        found.append(Violation(path, "placement: shares sum to one and no tier overflows", 0.0, state.point.infeasibility))
+    if state.point.dual_infeasibility > DUAL_TOLERANCE:
+        found.append(Violation(path, "placement: optimal basis (no negative reduced cost)", 0.0, state.point.dual_infeasibility))
+    return found
+
+
+def _least_violations(context: Context, least: Decision | None, plan: Plan) -> list[Violation]:
+    if least is None:
+        return []
+    bad = _shape_violations(context, least)
+    if bad:
+        return [Violation(f"explanation.least_tpot.{v.path}", v.equation, v.expected, v.found) for v in bad]
+    operation = operate(context, least)
+    found = []
+    for check in checks(context, operation):
+        if not check.holds and check.name != "service level TPOT":
+            found.append(Violation("explanation.least_tpot", f"limit: {check.name}", check.limit, check.value))
+    if plan.prediction.tpot_ms.expected < operation.tpot_s * 1e3 * (1.0 - 1e-6) - plan.certificate.gap_allowed * operation.tpot_s * 1e3:
+        found.append(Violation("explanation.least_tpot.tpot_ms", "least TPOT: not above the plan's own", plan.prediction.tpot_ms.expected, operation.tpot_s * 1e3))  # fmt: skip
+    return found
+
+
+def _compare(expected: Any, found: Any, path: str = "") -> list[Violation]:
+    """Every leaf outside ``inputs``: floats to 1e-9 relative, everything else exactly."""
+    if path == "inputs":
+        return []
+    if isinstance(expected, dict) and isinstance(found, dict):
+        result = []
+        for key in [*expected, *(k for k in found if k not in expected)]:
+            here = f"{path}.{key}" if path else str(key)
+            if here == "inputs":
+                continue
+            if key not in found:
+                result.append(Violation(here, equation_of(here), "present", "missing"))
+            elif key not in expected:
+                result.append(Violation(here, equation_of(here), "absent", found[key]))
+            else:
+                result += _compare(expected[key], found[key], here)
+        return result
+    if isinstance(expected, list) and isinstance(found, list):
+        if len(expected) != len(found):
+            return [Violation(path, equation_of(path), f"{len(expected)} entries", f"{len(found)} entries")]
+        return [v for i, (a, b) in enumerate(zip(expected, found, strict=True)) for v in _compare(a, b, f"{path}.{i}")]
+    if _same(expected, found, path):
+        return []
+    return [Violation(path, equation_of(path), expected, found)]
+
+
+def _same(expected: Any, found: Any, path: str) -> bool:
+    if isinstance(expected, bool) or isinstance(found, bool) or expected is None or found is None:
+        return expected is found
+    if isinstance(expected, float) or isinstance(found, float):
+        if not isinstance(expected, int | float) or not isinstance(found, int | float):
+            return False
+        if path == "certificate.gap":
+            step = 10.0**-GAP_DECIMALS
+            return found == round(found, GAP_DECIMALS) and abs(expected - found) <= 1.5 * step
+        return abs(expected - found) <= RELATIVE * max(abs(expected), abs(found)) and math.isfinite(found)
+    return type(expected) is type(found) and bool(expected == found)
+
+
+def _notices(inputs: Inputs) -> list[str]:
+    """Installed profiles of the same name that differ from the embedded ones."""
+    from planner.architecture import load_model
+    from planner.errors import PlannerError
+    from planner.hardware import load_hardware
+    from planner.prices import load_prices
+    from planner.runtimes import load_runtime
+    from planner.workload import load_workload
+
+    embedded: list[tuple[str, str, Any, Any]] = [
+        ("model", inputs.model.id, inputs.model, load_model),
+        ("runtime", inputs.runtime.id, inputs.runtime, load_runtime),
+        ("prices", inputs.prices.id, inputs.prices, load_prices),
+        ("workload", inputs.workload.id, inputs.workload, load_workload),
+    ]
+    for selection in inputs.hardware.values():
+        embedded.append(("hardware", selection.system.id, selection.system, lambda name: load_hardware(name).system))
+    notices = []
+    for kind, name, value, loader in embedded:
+        try:
+            installed = loader(name)
+        except PlannerError:
+            notices.append(f"{kind} {name}: no installed profile of that name to compare with")
+            continue
+        if installed != value:
+            notices.append(f"{kind} {name}: the installed profile differs from the embedded one")
+    return notices
