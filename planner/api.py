@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -18,21 +19,22 @@ if TYPE_CHECKING:
     from planner.prices import OwnedPrices
     from planner.reporter import Reporter
     from planner.runtimes import Runtime
+    from planner.search import Stop
     from planner.workload import Workload
 
 
-def parse_hardware(text: str) -> dict[str, HardwareSelection]:
+def parse_hardware(text: str, folders: tuple[Path, ...] = ()) -> dict[str, HardwareSelection]:
     """``NAME``, ``NAME:N`` or ``prefill=NAME:N,decode=NAME:M`` to selections by phase."""
     from planner.hardware import load_hardware
 
-    if "=" not in text.split(",")[0]:
-        return {"mixed": load_hardware(text)}
+    if not text.startswith(("prefill=", "decode=")):
+        return {"mixed": load_hardware(text, folders=folders)}
     pools: dict[str, HardwareSelection] = {}
     for part in text.split(","):
         phase, _, name = part.partition("=")
         if phase not in ("prefill", "decode") or not name or phase in pools:
             raise InputError(f"cannot read {part!r}", where="hardware", mend="write prefill=NAME:N,decode=NAME:M")
-        pools[phase] = load_hardware(name)
+        pools[phase] = load_hardware(name, folders=folders)
     if set(pools) != {"prefill", "decode"}:
         raise InputError("both pools are needed", where="hardware", mend="write prefill=NAME:N,decode=NAME:M")
     return pools
@@ -86,13 +88,14 @@ def plan(
     prices: str | OwnedPrices = "owned",
     allow_announced: bool = False,
     reporter: Reporter | None = None,
-    time_limit_s: float | None = None,
+    stop: Stop | None = None,
     **options: Any,
 ) -> Plan:
     """The best deployment of a model on hardware for a workload, with a proved gap.
 
     ``model``, ``hardware``, ``workload``, ``runtime`` and ``prices`` are names, paths or loaded objects; ``options`` are the
-    fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
+    fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …). ``stop``
+    ends the search early: the best plan so far is returned with ``certificate.stopped`` and an honest gap.
 
     Raises ``InputError`` (bad input), ``InfeasibleError`` (proved infeasible, with the conflict) or ``StoppedError``.
     """
@@ -101,7 +104,7 @@ def plan(
     inputs = resolve(
         model, hardware, workload=workload, runtime=runtime, prices=prices, allow_announced=allow_announced, **options
     )
-    return solve(inputs, reporter, time_limit_s)
+    return solve(inputs, reporter, stop)
 
 
 def verify(plan: Plan | str, *, full: bool = False, where: str = "plan") -> tuple[list[Violation], list[str]]:

@@ -19,7 +19,7 @@ from planner.plans.inputs import Context, Inputs, PoolContext, build_context
 from planner.plans.operate import Decision, Operation, operate
 from planner.plans.space import PoolSpace, declare_space
 from planner.reporter import Reporter
-from planner.search.find import Search, Tables, build_tables
+from planner.search.find import Search, Stop, Tables, build_tables
 
 MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""
@@ -70,7 +70,7 @@ def _member(member: str, detail: str, relief: str, amount: float | None, unit: s
     return {"member": member, "detail": detail, "least_relief": relief, "amount": amount, "unit": unit}
 
 
-def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, deadline: float | None) -> InfeasibleError:
+def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, stop: Stop) -> InfeasibleError:
     """The conflict as an error to raise."""
     for phase, space in tables.space.pools.items():
         if space.units == 0 or space.devices == 0:
@@ -79,21 +79,21 @@ def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, dea
         return _no_shape(context)
     workload = context.inputs.workload
     if workload.tpot_s is not None:
-        least = Search(tables, "latency", None, context.inputs.options.gap, reporter, deadline).run()
+        least = Search(tables, "latency", None, context.inputs.options.gap, reporter, stop).run()
         if least.decision is not None:
             return _service_level(context, tables, operate(context, least.decision), least.decision)
     if workload.ttft_s is not None:
         relaxed = _without(context, ttft=True, tpot=True)
         free = build_tables(relaxed, tables.space)
-        least = Search(free, "latency", None, context.inputs.options.gap, reporter, deadline).run()
+        least = Search(free, "latency", None, context.inputs.options.gap, reporter, stop).run()
         if least.decision is not None:
-            return _ttft(context, relaxed, free, least.decision, reporter, deadline)
+            return _ttft(context, relaxed, free, least.decision, reporter, stop)
     if context.inputs.options.concurrency is not None:
         options = context.inputs.options.model_copy(update={"concurrency": None})
         inputs = context.inputs.model_copy(update={"options": options})
         free_context = build_context(inputs)
         free = build_tables(free_context, declare_space(free_context))
-        if Search(free, "latency", workload.tpot_s, options.gap, reporter, deadline).run().decision is not None:
+        if Search(free, "latency", workload.tpot_s, options.gap, reporter, stop).run().decision is not None:
             member = _member(
                 "concurrency", f"at most {context.inputs.options.concurrency} requests in flight", "raise --concurrency", None, "requests"
             )
@@ -190,10 +190,10 @@ def _service_level(context: Context, tables: Tables, operation: Operation, decis
 
 def _reaches(context: Context) -> bool:
     tables = build_tables(context, declare_space(context))
-    return Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, Reporter(), None).run().decision is not None
+    return Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, Reporter(), Stop()).run().decision is not None
 
 
-def _ttft(context: Context, relaxed: Context, free: Tables, decision: Decision, reporter: Reporter, deadline: float | None) -> InfeasibleError:
+def _ttft(context: Context, relaxed: Context, free: Tables, decision: Decision, reporter: Reporter, stop: Stop) -> InfeasibleError:
     limit = context.inputs.workload.ttft_s
     assert limit is not None
     low, high = limit, operate(relaxed, decision).ttft_s
@@ -204,7 +204,7 @@ def _ttft(context: Context, relaxed: Context, free: Tables, decision: Decision, 
         workload = context.inputs.workload.model_copy(update={"ttft_s": middle})
         trial = build_context(context.inputs.model_copy(update={"workload": workload}))
         tables = build_tables(trial, free.space)
-        found = Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, reporter, deadline).run()
+        found = Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, reporter, stop).run()
         if found.decision is None:
             low = middle
         else:

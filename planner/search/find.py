@@ -44,6 +44,22 @@ BLOCK = 40_000
 """Rows evaluated at once."""
 
 
+class Stop:
+    """When a search should end early: past a deadline (``time.monotonic`` seconds) or when ``interrupted`` is set."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.interrupted = False
+
+    def reason(self) -> str | None:
+        """Why to stop, or ``None``."""
+        if self.interrupted:
+            return "interrupted"
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return "time limit"
+        return None
+
+
 @dataclass
 class Tables:
     """Candidates of every pool, computed once and shared by all objectives."""
@@ -136,14 +152,14 @@ class _Node:
 class Search:
     """One search for one objective over prepared tables."""
 
-    def __init__(self, tables: Tables, objective: str, tpot_s: float | None, gap: float, reporter: Reporter, deadline: float | None) -> None:  # fmt: skip
+    def __init__(self, tables: Tables, objective: str, tpot_s: float | None, gap: float, reporter: Reporter, stop: Stop) -> None:  # fmt: skip
         self.tables, self.context, self.space = tables, tables.context, tables.space
         self.objective, self.tpot_limit = objective, tpot_s
         self.ttft_limit = self.context.inputs.workload.ttft_s
         self.cap = self.context.inputs.options.concurrency
         self.rounds = self.context.inputs.workload.output_tokens.mean - 1.0
         self.tolerance = gap / 4.0
-        self.reporter, self.deadline = reporter, deadline
+        self.reporter, self.stop = reporter, stop
         self.best: tuple[float, tuple[float, ...], Decision] | None = None
         self.closed: dict[str, str] = {}
         self.bound = 0.0
@@ -167,8 +183,7 @@ class Search:
             self.reporter.incumbent(merit)
 
     def _expired(self) -> bool:
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            self.stopped = "time limit"
+        self.stopped = self.stopped or self.stop.reason()
         return self.stopped is not None
 
     # -- aggregated ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from planner.errors import StoppedError
 from planner.plans.assemble import Certificate, assemble
 from planner.plans.inputs import Context, Inputs, build_context
@@ -12,7 +10,7 @@ from planner.plans.schema import Plan
 from planner.plans.space import declare_space
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
-from planner.search.find import Found, Search, build_tables
+from planner.search.find import Found, Search, Stop, build_tables
 
 
 def merit_to_objective(context: Context, merit: float) -> float:
@@ -25,28 +23,28 @@ def merit_to_objective(context: Context, merit: float) -> float:
     return 1e3 / merit
 
 
-def solve(inputs: Inputs, reporter: Reporter | None = None, time_limit_s: float | None = None) -> Plan:
+def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None) -> Plan:
     """The best plan of the declared space, with its certificate.
 
     Raises ``InfeasibleError`` with the conflict where no configuration meets the limits, ``StoppedError`` where the time
     limit ended the search before any plan was found, ``InputError`` where inputs contradict one another.
     """
     hooks = reporter or Reporter()
-    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+    until = stop or Stop()
     context = build_context(inputs)
     space = declare_space(context)
     tables = build_tables(context, space)
     options, workload = inputs.options, inputs.workload
     hooks.started(sum(p.shape_count for p in space.pools.values()))
-    found = Search(tables, options.objective, workload.tpot_s, options.gap, hooks, deadline).run()
+    found = Search(tables, options.objective, workload.tpot_s, options.gap, hooks, until).run()
     if found.decision is None:
         if found.stopped:
             raise StoppedError("stopped before any plan was found; raise --time-limit")
-        raise explain_infeasible(context, tables, hooks, deadline)
+        raise explain_infeasible(context, tables, hooks, until)
     if options.objective == "latency" and workload.tpot_s is None:
         least: Found = found
     else:
-        least = Search(tables, "latency", None, options.gap, hooks, deadline).run()
+        least = Search(tables, "latency", None, options.gap, hooks, until).run()
     plan = certified(context, found, least.decision)
     hooks.finished(plan.certificate.objective, plan.certificate.bound)
     return plan

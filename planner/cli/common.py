@@ -1,0 +1,90 @@
+"""What commands share: options, reading arguments, printing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from planner.errors import InputError
+from planner.quantities import Dimension, parse_quantity
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", help="Table for people, JSON for programs."
+)
+
+
+class Quantity(click.ParamType):
+    """A number with a unit; bare numbers are read in ``bare_unit``."""
+
+    def __init__(self, dimension: Dimension, bare_unit: str | None, name: str) -> None:
+        self.dimension, self.bare_unit, self.name = dimension, bare_unit, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse or fail with one line."""
+        try:
+            return parse_quantity(value, self.dimension, bare_unit=self.bare_unit)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+TIME = Quantity("s", "ms", "time")
+TOKENS = Quantity("tokens", None, "tokens")
+
+
+def echo_json(value: Any) -> None:
+    """Canonical JSON on stdout."""
+    from planner.plans.numbers import canonical, to_json
+
+    click.echo(to_json(canonical(value)), nl=False)
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout: as wide as the terminal, 100 columns where there is none."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 100
+    Console(width=width, highlight=False, soft_wrap=False).print(table)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """An unboxed table with a title."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def read_plan_argument(name: str) -> tuple[Any, str]:
+    """A plan from a file or, for ``-``, from standard input."""
+    from planner.documents import MAX_BYTES, decode, read_text
+    from planner.plans import read_plan
+
+    if name == "-":
+        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise InputError(f"is larger than {MAX_BYTES} bytes", where="standard input", mend="this does not look like a plan")
+        return read_plan(decode(data, "standard input"), "standard input"), "standard input"
+    return read_plan(read_text(Path(name)), name), name
+
+
+def hint(text: str) -> None:
+    """The next useful command, on stderr."""
+    click.echo(f"next: {text}", err=True)
+
+
+def compact(value: Any) -> str:
+    """A value on one line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,92 @@
+"""The command group: commands load on first use, failures become one line and the contract's exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from planner.errors import PlannerError
+from planner.version import __version__
+
+COMMANDS = {
+    "list": "hardware, models, workloads, runtimes, prices, exporters or plugins",
+    "show": "one hardware profile, model, workload or runtime",
+    "plan": "the best deployment of a model on hardware, with a proved gap",
+    "verify": "check that every number of a plan follows from its inputs",
+    "explain": "why a plan is as it is",
+    "schema": "the JSON Schema of plans, inputs and command output",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called; help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the contract."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import ``planner.cli.<name>_command``."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"planner.cli.{cmd_name}_command")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Unknown commands get the nearest matches."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from planner.errors import nearest
+
+            raise click.UsageError(f"unknown command {args[0]!r}; {nearest(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and one-line descriptions, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="planner")
+def group() -> None:
+    """Plan LLM inference over memory tiers and devices.
+
+    Example: planner plan deepseek-v3 h800-node:2
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the contract's code."""
+    try:
+        code = group.main(arguments, prog_name="planner", standalone_mode=False)
+        code = code if isinstance(code, int) else 0
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("planner: stopped", err=True)
+        code = 130
+    except click.ClickException as error:
+        click.echo(f"planner: {' '.join(error.format_message().split())}", err=True)
+        code = 2
+    except PlannerError as error:
+        click.echo(f"planner: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if os.environ.get("PLANNER_TRACEBACK"):
+            raise
+        click.echo(
+            f"planner: internal fault: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
+            "set PLANNER_TRACEBACK=1 to see where, and please report it",
+            err=True,
+        )
+        code = 1
+    sys.exit(code)

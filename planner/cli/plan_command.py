@@ -1,0 +1,257 @@
+"""``planner plan``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planner.cli.common import TIME, TOKENS, echo_json, format_option, hint, new_table, print_table
+from planner.errors import InfeasibleError, InputError
+
+if TYPE_CHECKING:
+    from planner.plans.schema import Interval, Plan
+    from planner.workload import Workload
+
+
+def _workload(name: str, isl: float | None, osl: float | None, hit: float | None, ttft: float | None, tpot: float | None) -> Workload:
+    """The named workload with what the command line says instead."""
+    from pydantic import ValidationError
+
+    from planner.documents import explain_validation
+    from planner.workload import Lengths, Workload, load_workload
+
+    base = load_workload(name)
+    data = base.model_dump()
+    shape = {"input_tokens": isl, "output_tokens": osl, "prefix_hit": hit}
+    limits = {"ttft_s": ttft, "tpot_s": tpot}
+    if any(value is not None for value in shape.values()):
+        data["id"] = f"{base.id}-custom"
+        data["source"] = f"given on the command line, otherwise: {base.source}"
+    try:
+        for key, value in shape.items():
+            if value is not None:
+                data[key] = value if key == "prefix_hit" else Lengths(mean=value)
+        data |= {key: value for key, value in limits.items() if value is not None}
+        data["schema"] = data.pop("schema_version")
+        return Workload.model_validate(data)
+    except ValidationError as error:
+        raise explain_validation(error, "workload options") from None
+
+
+@click.command("plan")
+@click.argument("model")
+@click.argument("hardware")
+@click.option("--devices", type=click.IntRange(1), help="Use at most this many devices.")
+@click.option("--workload", default="interactive", show_default=True, help="A workload of the catalogue or a TOML file.")
+@click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works).")
+@click.option("--osl", type=TOKENS, help="Output tokens, in place of the workload's.")
+@click.option("--prefix-hit", type=click.FloatRange(0, 1, max_open=True), help="Share of input tokens found in cache.")
+@click.option("--ttft", type=TIME, help="Limit on mean time to first token (2s; bare numbers are ms).")
+@click.option("--tpot", type=TIME, help="Limit on mean time per output token (50ms; bare numbers are ms).")
+@click.option("--concurrency", type=click.IntRange(1), help="At most this many requests in flight.")
+@click.option("--objective", type=click.Choice(["cost", "throughput", "latency"]), default="cost", show_default=True)
+@click.option("--tiers", help="Memories that may be used, by kind, role or id (hbm,host).")
+@click.option("--runtime", default="generic", show_default=True, help="A runtime of the catalogue or a TOML file.")
+@click.option("--weight-dtype", help="Store the layers' matrices in this dtype (bf16, fp8, int8, fp4, int4).")
+@click.option("--kv-dtype", default="bf16", show_default=True, help="Dtype of the KV cache (bf16, fp8).")
+@click.option("--mtp", type=click.IntRange(0, 8), default=0, show_default=True, help="Draft tokens per step.")
+@click.option("--price-basis", type=click.Choice(["owned"]), default="owned", show_default=True)
+@click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), help="Share of hours in which the load is served.")
+@click.option("--max-power-kw", type=float, help="Stated power of all units used.")
+@click.option("--max-usd-per-hour", type=float, help="Cost of all units used.")
+@click.option("--allocation", type=click.Choice(["miss_only", "all_input", "flops"]), default="miss_only", show_default=True)
+@click.option("--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first.")
+@click.option("--allow-announced", is_flag=True, help="Accept parts that do not ship yet.")
+@click.option("--gap", type=click.FloatRange(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
+@click.option("--time-limit", type=click.FloatRange(0, min_open=True), help="Stop after this many seconds with the best plan so far.")
+@click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as JSON to this file.")
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@click.option("--quiet", is_flag=True, help="No progress and no hints.")
+@format_option
+def command(
+    model: str,
+    hardware: str,
+    workload: str,
+    isl: float | None,
+    osl: float | None,
+    prefix_hit: float | None,
+    ttft: float | None,
+    tpot: float | None,
+    tiers: str | None,
+    folders: tuple[Path, ...],
+    allow_announced: bool,
+    time_limit: float | None,
+    certificate: bool,
+    output: Path | None,
+    force: bool,
+    quiet: bool,
+    form: str,
+    runtime: str,
+    **options: Any,
+) -> int:
+    """Find the best deployment of MODEL on HARDWARE.
+
+    MODEL is a catalogue name, a config.json or its folder. HARDWARE is a catalogue name or TOML profile; NAME:N takes
+    N of it; prefill=NAME:N,decode=NAME:M makes pools of different hardware.
+
+    \b
+    Examples:
+      planner plan deepseek-v3 h800-node:2
+      planner plan deepseek-v3 h800-node --tpot 1000
+      planner plan llama-3.1-70b h100-node --objective latency -o plan.json
+    """
+    import time
+
+    from planner.api import parse_hardware, plan
+    from planner.documents import write_whole
+    from planner.search import Stop
+
+    if output is not None and output.exists() and not force:
+        raise InputError("exists already", where=str(output), mend="choose another name or add --force")
+    if output is not None and not output.parent.is_dir():
+        raise InputError("its folder does not exist", where=str(output), mend="make the folder first")
+    stop = Stop(None if time_limit is None else time.monotonic() + time_limit)
+    previous = signal.getsignal(signal.SIGINT)
+
+    def interrupt(*_: object) -> None:
+        if stop.interrupted:
+            raise KeyboardInterrupt
+        stop.interrupted = True
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        found = plan(
+            model,
+            parse_hardware(hardware, folders),
+            workload=_workload(workload, isl, osl, prefix_hit, ttft, tpot),
+            runtime=runtime,
+            allow_announced=allow_announced,
+            reporter=_progress(quiet),
+            stop=stop,
+            tiers=None if tiers is None else tuple(part.strip() for part in tiers.split(",")),
+            **options,
+        )
+    except InfeasibleError as error:
+        _print_conflict(error, form)
+        return error.exit_code
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if output is not None:
+        write_whole(output, found.to_json(), force=force)
+    if form == "json":
+        click.echo(found.to_json(), nl=False)
+    else:
+        print_plan(found)
+        if certificate:
+            _print_certificate(found)
+    if not quiet:
+        hint(f"planner explain {output}" if output else f"planner plan {model} {hardware} -o plan.json && planner verify plan.json")
+    return 130 if found.certificate.stopped == "interrupted" else 0
+
+
+def _progress(quiet: bool) -> Any:
+    """A line on a terminal's stderr; nothing elsewhere."""
+    from planner.reporter import Reporter
+
+    if quiet or not sys.stderr.isatty():
+        return Reporter()
+
+    class Line(Reporter):
+        def progress(self, solved: int, open_nodes: int, gap: float | None) -> None:
+            text = "no plan yet" if gap is None else f"gap {gap:.2%}"
+            click.echo(f"\r{solved} placements solved, {open_nodes} open, {text}   ", err=True, nl=False)
+
+        def finished(self, objective: float, bound: float) -> None:
+            click.echo("\r" + " " * 70 + "\r", err=True, nl=False)
+
+    return Line()
+
+
+def _print_conflict(error: InfeasibleError, form: str) -> None:
+    click.echo(f"planner: {error}", err=True)
+    if form == "json":
+        echo_json({"infeasible": True, "message": str(error), "conflict": error.conflict})
+        return
+    table = new_table("conflict", "member", "what it is", "least relief")
+    for member in error.conflict:
+        table.add_row(str(member["member"]), str(member["detail"]), str(member["least_relief"]))
+    print_table(table)
+
+
+def _span(interval: Interval, digits: str = ".4g") -> tuple[str, str, str]:
+    return tuple("-" if v is None else format(v, digits) for v in (interval.low, interval.expected, interval.high))  # type: ignore[return-value]
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan as tables for a person."""
+    certificate = plan.certificate
+    pools = new_table(
+        f"{plan.model} on {plan.hardware}, workload {plan.workload}, {plan.mode} serving", "pool", "instances", "tp", "attention dp", "ep", "pp", "batch/rank", "tokens/pass"
+    )  # fmt: skip
+    for pool in plan.pools:
+        c = pool.configuration
+        pools.add_row(
+            f"{pool.phase} ({pool.devices} devices)", str(pool.replicas), str(c.tp), str(c.attention_dp), str(c.ep), str(c.pp),
+            str(c.batch_per_rank or "-"), str(c.prefill_tokens_per_rank or "-"),
+        )  # fmt: skip
+    print_table(pools)
+    prediction = new_table("prediction (steady state, closed loop)", "figure", "low (p10)", "expected", "high (p90)", "unit")
+    p = plan.prediction
+    for name, interval, unit in (
+        ("output, whole deployment", p.output_tokens_per_s, "tokens/s"),
+        ("output per device paid for", p.output_tokens_per_s_per_device, "tokens/s"),
+        ("speed of one request", p.tokens_per_s_per_user, "tokens/s"),
+        ("time to first token", p.ttft_ms, "ms"),
+        ("time per output token", p.tpot_ms, "ms"),
+        ("cost, all tokens", plan.cost.blended_interval, "USD per million"),
+    ):
+        prediction.add_row(name, *_span(interval), unit)
+    print_table(prediction)
+    memory = new_table("device memory, fullest device (GB)", "pool", "memory", "usable", "weights", "KV cache", "staging", "reserve", "free", "below it")
+    for pool in plan.pools:
+        m = pool.memory
+        below = ", ".join(f"{row['tier']} {row['bytes'] / 1e9:.2f}" for row in m["below"]) or "nothing"
+        cells = [m["usable_bytes"], m["weights_bytes"], m["kv_cache_bytes"], m["staging_bytes"], sum(m["reserve_bytes"].values()), m["free_bytes"]]
+        memory.add_row(pool.phase, m["tier"], *(f"{value / 1e9:.2f}" for value in cells), below)
+    print_table(memory)
+    u = plan.cost.usd_per_million
+    price = ", ".join(
+        f"{name} {'-' if value is None else format(value, '.4g')}"
+        for name, value in (("hit", u.input_hit), ("miss", u.input_miss), ("output", u.output), ("blended", u.blended))
+    )
+    lines = [
+        f"cost: USD per million tokens: {price} ({plan.cost.basis}, {plan.cost.as_of}, utilisation {plan.cost.utilisation:g}, "
+        f"{plan.cost.usd_per_hour:.4g} USD/h for {plan.cost.devices_paid} devices)"
+    ]
+    for item in plan.cost.capital:
+        lines.append(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
+    lines += [f"  {name} = {value:g}" for name, value in plan.cost.defaults.items()]
+    lines += plan.explanation["summary"][1:]
+    if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
+        lines += plan.explanation["below_device_memory"]
+    lines += plan.explanation["conversions"] + plan.explanation["limits"] + plan.explanation["worth"] + plan.explanation["defaults"]
+    if plan.idle_devices:
+        lines.append(f"idle devices, paid for: {plan.idle_devices}")
+    lines.append(f"lowest grade of evidence: {plan.provenance['lowest_grade']} ({len(plan.provenance['sources'])} sources, {len(plan.provenance['estimates'])} figures of grade C or D)")  # fmt: skip
+    count = certificate.space["configurations"]["total"]
+    state = "proved" if certificate.proved else f"not proved{f' (stopped: {certificate.stopped})' if certificate.stopped else ''}"
+    low, _, high = _span(plan.prediction.output_tokens_per_s)
+    lines.append(
+        f"{state}: {certificate.objective:.6g} {certificate.unit}, bound {certificate.bound:.6g}, gap {certificate.gap:.4%} over "
+        f"{count:,} configurations; proved against the model, not the machine: expect {low} to {high} output tokens/s"
+    )
+    for line in lines:
+        click.echo(line)
+
+
+def _print_certificate(plan: Plan) -> None:
+    click.echo(f"certificate: {len(plan.certificate.nodes)} cells closed by a placement's basis, the rest by the bound without placement")
+    for name, basis in plan.certificate.nodes.items():
+        click.echo(f"  {name}: {basis}")
+    for pool in plan.pools:
+        click.echo(f"  {pool.phase} pool: {'everything resident, no basis needed' if pool.placement_basis is None else pool.placement_basis}")

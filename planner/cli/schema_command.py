@@ -1,0 +1,80 @@
+"""``planner schema``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from planner.cli.common import echo_json
+
+SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "conflict")
+
+_VERIFY = {
+    "type": "object",
+    "required": ["ok", "violations", "notices"],
+    "additionalProperties": False,
+    "properties": {
+        "ok": {"type": "boolean"},
+        "violations": {
+            "type": "array",
+            "items": {"type": "object", "required": ["path", "equation", "expected", "found"]},
+        },
+        "notices": {"type": "array", "items": {"type": "string"}},
+    },
+}
+_LIST = {"type": "array", "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}}
+_CONFLICT = {
+    "type": "object",
+    "required": ["infeasible", "message", "conflict"],
+    "additionalProperties": False,
+    "properties": {
+        "infeasible": {"const": True},
+        "message": {"type": "string"},
+        "conflict": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["member", "detail", "least_relief", "amount", "unit"],
+                "properties": {"amount": {"type": ["number", "null"]}},
+            },
+        },
+    },
+}
+
+
+def schema_of(subject: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a subject."""
+    if subject == "plan":
+        from planner.plans.schema import Plan
+
+        schema = Plan.model_json_schema()
+    elif subject == "hardware":
+        from planner.hardware import System
+
+        schema = System.model_json_schema()
+    elif subject == "model":
+        from planner.architecture import Model
+
+        schema = Model.model_json_schema()
+    elif subject == "workload":
+        from planner.workload import Workload
+
+        schema = Workload.model_json_schema()
+    elif subject == "runtime":
+        from planner.runtimes import Runtime
+
+        schema = Runtime.model_json_schema()
+    else:
+        schema = {"verify": _VERIFY, "list": _LIST, "conflict": _CONFLICT}[subject]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+@click.command("schema")
+@click.argument("subject", type=click.Choice(SUBJECTS))
+def command(subject: str) -> None:
+    """Print the JSON Schema of SUBJECT: a plan, an input as plans embed it, or a command's output.
+
+    Example: planner schema plan > plan.schema.json
+    """
+    echo_json(schema_of(subject))

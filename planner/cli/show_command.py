@@ -1,0 +1,150 @@
+"""``planner show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from planner.cli.common import compact, echo_json, format_option, new_table, print_table
+
+
+def _dot(graph: Any) -> str:
+    """A networkx graph as DOT text."""
+
+    def quote(text: object) -> str:
+        return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    lines = [f"digraph {quote(graph.graph.get('id', 'graph'))} {{", "  rankdir=LR; node [shape=box, fontname=monospace];"]
+    for node, data in graph.nodes(data=True):
+        label = data.get("label") or data.get("kind") or getattr(data.get("block"), "kind", "")
+        lines.append(f"  {quote(node)} [label={quote(f'{node} ({label})' if label else node)}];")
+    for source, target, data in graph.edges(data=True):
+        lines.append(f"  {quote(source)} -> {quote(target)} [label={quote(data.get('kind', ''))}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _model(name: str) -> tuple[dict[str, Any], Any]:
+    from planner.architecture import load_model
+
+    model = load_model(name)
+    data = {
+        "id": model.id,
+        "name": model.name,
+        "family": model.family,
+        "source": model.source,
+        "as_of": str(model.as_of),
+        "parameters": model.parameters(),
+        "bytes": {
+            "by_format": model.bytes_by_format(),
+            "total": model.weight_bytes(),
+            "total_with_draft": model.weight_bytes(draft=True),
+            "kv_per_token": {layout: model.kv_bytes_per_token(layout) for layout in model.layouts()},
+        },
+        "hidden_size": model.hidden_size,
+        "layers": model.layers,
+        "vocabulary": model.vocabulary,
+        "max_context": model.max_context,
+        "router": None if model.router is None else model.router.model_dump(),
+        "blocks": [
+            {
+                "id": block.id,
+                "kind": block.kind,
+                "first_layer": block.first_layer,
+                "layers": block.layers,
+                "parameters": block.parameters,
+                "bytes": block.bytes(),
+                "caches": [cache.name for cache in block.caches],
+            }
+            for block in model.blocks
+        ],
+    }
+    return data, model
+
+
+def _hardware(name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any]:
+    from planner.hardware import load_hardware
+
+    system = load_hardware(name, folders=folders).system
+    return system.model_dump(mode="json", by_alias=True), system
+
+
+def _print_hardware(system: Any) -> None:
+    table = new_table(f"{system.name} ({system.id}, {system.origin}, {system.status})", "part", "what", "value", "grade", "source")
+    for dtype, part in system.device.compute.items():
+        table.add_row(system.device.id, f"{dtype} dense", f"{part.peak.value / 1e12:g} TFLOP/s", part.peak.grade, part.peak.source)
+    for tier in system.tiers:
+        sharing = f", {tier.devices_sharing} devices share it" if tier.devices_sharing > 1 else ""
+        table.add_row(tier.id, f"usable ({tier.kind}, {tier.owner}{sharing})", f"{tier.usable.value / 1e9:.2f} GB", tier.usable.grade, tier.usable.source)  # fmt: skip
+        rates = " via ".join(f"{rid} {rate / 1e9:.1f}" for rid, rate in system.tier_rate(tier.id))
+        table.add_row("", "GB/s a device", rates, tier.read.grade, tier.read.source)
+    for link in system.links:
+        table.add_row(link.id, f"{link.between[0]} to {link.between[1]}", f"{link.bandwidth.value / 1e9:g} GB/s one-way", link.bandwidth.grade, link.bandwidth.source)  # fmt: skip
+    for domain in system.domains:
+        size = "unbounded" if domain.devices is None else f"{domain.devices} devices"
+        table.add_row(domain.id, f"{domain.network}, {size}", f"{domain.bandwidth.value / 1e9:g} GB/s one-way", domain.bandwidth.grade, domain.bandwidth.source)  # fmt: skip
+    table.add_row("system", "devices", str(system.devices), "", "")
+    table.add_row("", "power", f"{system.power.value / 1e3:g} kW", system.power.grade, system.power.source)
+    table.add_row("", f"capital cost ({system.capex_basis})", f"{system.capex.value:,.0f} USD", system.capex.grade, system.capex.source)
+    print_table(table)
+
+
+def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
+    table = new_table(title, "what", "value")
+
+    def add(value: Any, path: str) -> None:
+        if isinstance(value, dict) and not ("source" in value and "grade" in value):
+            for key, item in value.items():
+                add(item, f"{path}.{key}" if path else key)
+        elif isinstance(value, dict):
+            span = f" [{value['low']:g} to {value['high']:g}]" if value.get("low") is not None and value.get("high") is not None else ""
+            table.add_row(path, f"{value['value']:g}{span} (grade {value['grade']})")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                add({k: v for k, v in item.items() if k != "id"}, f"{path}.{item.get('id', index)}")
+        else:
+            table.add_row(path, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else compact(value))
+
+    add(data, prefix)
+    print_table(table)
+
+
+@click.command("show")
+@click.argument("kind", type=click.Choice(["hardware", "model", "workload", "runtime"]))
+@click.argument("name")
+@click.option("--dot", type=click.Path(path_type=Path), help="Write the graph as DOT to this file.")
+@click.option("--force", is_flag=True, help="Overwrite the DOT file.")
+@click.option("--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles.")
+@format_option
+def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[Path, ...], form: str) -> None:
+    """Show one entry with its figures, grades and sources.
+
+    Example: planner show model deepseek-v3
+    """
+    data: dict[str, Any]
+    subject: Any = None
+    if kind == "model":
+        data, subject = _model(name)
+    elif kind == "hardware":
+        data, subject = _hardware(name, folders)
+    elif kind == "workload":
+        from planner.workload import load_workload
+
+        data = load_workload(name).model_dump(mode="json", by_alias=True)
+    else:
+        from planner.runtimes import load_runtime
+
+        data = load_runtime(name).model_dump(mode="json", by_alias=True)
+    if dot is not None:
+        if subject is None:
+            raise click.UsageError("--dot goes with hardware or model")
+        from planner.documents import write_whole
+
+        write_whole(dot, _dot(subject.graph()), force=force)
+    if form == "json":
+        echo_json(data)
+    elif kind == "hardware":
+        _print_hardware(subject)
+    else:
+        _print_pairs(f"{kind} {data['id']}", data)

@@ -1,0 +1,37 @@
+"""``planner verify``."""
+
+from __future__ import annotations
+
+import click
+
+from planner.cli.common import echo_json, format_option, hint, read_plan_argument
+
+
+@click.command("verify")
+@click.argument("plan")
+@click.option("--full", is_flag=True, help="Also recompute the bound of every configuration of the declared space.")
+@format_option
+def command(plan: str, full: bool, form: str) -> int:
+    """Recompute every constraint and every number of PLAN (a file, or - for standard input) from its embedded inputs.
+
+    Example: planner plan deepseek-v3 h800-node:2 --format json | planner verify -
+    """
+    from planner.plans import verify_plan
+
+    loaded, where = read_plan_argument(plan)
+    violations, notices = verify_plan(loaded, where, full=full)
+    if form == "json":
+        echo_json({"ok": not violations, "violations": [v.as_dict() for v in violations], "notices": notices})
+    else:
+        for violation in violations[:20]:
+            click.echo(f"violated: {violation.equation}: {violation.path}: expected {violation.expected}, found {violation.found}")
+        if len(violations) > 20:
+            click.echo(f"and {len(violations) - 20} more")
+        if not violations:
+            scope = "every configuration of the space" if full else "the chosen configuration"
+            click.echo(f"ok: every number follows from the embedded inputs; certificate checked for {scope}")
+    for notice in notices:
+        click.echo(f"note: {notice}", err=True)
+    if not violations and form == "table":
+        hint(f"planner explain {plan}")
+    return 4 if violations else 0
