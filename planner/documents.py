@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import tempfile
@@ -17,6 +18,8 @@ from planner.errors import InputError
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 48
 MAX_NODES = 400_000
+MAX_DOTS = 2_000
+"""Dots in one line of TOML: the parser takes time quadratic in the parts of a dotted key."""
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
@@ -52,6 +55,8 @@ def decode(data: bytes, where: str) -> str:
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """TOML text to a table, with limits on nesting and size."""
     _refuse_deep_brackets(text, where)
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise InputError(f"has a line with more than {MAX_DOTS} dots", where=where, mend="this does not look like the right file")
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError, OverflowError) as error:
@@ -70,8 +75,11 @@ def parse_json(text: str, where: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} is repeated")
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    raise ValueError(f"key {key[:64]!r} is repeated")
+                seen.add(key)
         return table
 
     try:
@@ -95,7 +103,7 @@ def _refuse_deep_brackets(text: str, where: str) -> None:
 
 
 def check_limits(data: object, where: str) -> None:
-    """Refuse values nested deeper than ``MAX_DEPTH`` or with more than ``MAX_NODES`` parts."""
+    """Refuse values nested deeper than ``MAX_DEPTH``, with more than ``MAX_NODES`` parts, huge integers and infinite floats."""
     stack: list[tuple[object, int]] = [(data, 0)]
     nodes = 0
     while stack:
@@ -110,7 +118,9 @@ def check_limits(data: object, where: str) -> None:
         elif isinstance(value, list):
             stack.extend((item, depth + 1) for item in value)
         elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63:
-            raise InputError(f"holds an integer beyond 64 bits ({str(value)[:12]}…)", where=where, mend="correct the number")
+            raise InputError(f"holds an integer beyond 64 bits ({hex(value)[:14]}…)", where=where, mend="correct the number")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"holds {value!r}, which is not a finite number", where=where, mend="correct the number")
 
 
 def explain_validation(error: ValidationError, where: str) -> InputError:

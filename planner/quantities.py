@@ -46,20 +46,26 @@ _BASE_UNIT = {
     "bytes": "B", "bytes_per_s": "B/s", "flop_per_s": "FLOP/s", "s": "s", "w": "W", "usd": "USD", "usd_per_kwh": "USD/kWh",
     "per_s": "/s", "fraction": "", "count": "", "tokens": "tokens", "years": "years",
 }  # fmt: skip
-_QUANTITY = re.compile(r"^\s*([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)\s*(\S*)\s*$", re.ASCII)
+_QUANTITY = re.compile(
+    r"^\s*([-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?)\s*([^\s\d.,_]\S*|)\s*$", re.ASCII
+)
 
 
 def parse_quantity(text: object, dimension: Dimension, *, bare_unit: str | None = None) -> float:
     """``"3.35 TB/s"`` -> ``3.35e12`` for dimension ``bytes_per_s``.
 
-    A bare number is accepted for dimensionless dimensions, or read in ``bare_unit`` when given.
+    A bare number is accepted for dimensionless dimensions, or read in ``bare_unit`` when given. Commas group thousands
+    (``1,024``); a decimal comma is refused, not misread.
     Raises ``ValueError`` with one line that names the accepted units.
     """
     units = UNITS[dimension]
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(f"expected a quantity such as '1 {_example(dimension)}', got {text!r}")
     if isinstance(text, int | float):
-        number, unit = float(text), ""
+        try:
+            number, unit = float(text), ""
+        except OverflowError:
+            raise ValueError("the number is too large") from None
     else:
         if len(text) > 64:
             raise ValueError("a quantity has at most 64 characters")
@@ -169,7 +175,7 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
                 continue
             try:
                 data[key] = float(data[key]) if in_si else parse_quantity(data[key], dimension)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{key}: {error}") from None
             if data[key] < minimum or (exclusive and data[key] == minimum):
                 raise ValueError(f"{key}: must be {'above' if exclusive else 'at least'} {minimum:g}")

@@ -34,22 +34,29 @@ def all_to_all(
     bytes_per_copy: float,
     targets_at: list[Column],
     levels: tuple[Level, ...],
+    spacing: Column | float = 1.0,
 ) -> Column:
-    """Dispatch and combine of ``tokens`` tokens a device to experts on ``group`` devices.
+    """Dispatch and combine of ``tokens`` tokens a device to experts on ``group`` targets of ``spacing`` devices each.
 
     At each level a token crosses once per distinct target of that level (``targets_at[i]``), less the share that stays.
     Levels run beside one another (inner forwarding is pipelined behind outer traffic); latencies add, twice each.
     """
     time, latency, inner = np.zeros_like(group), np.zeros_like(group), np.ones_like(group)
     for level, targets in zip(levels, targets_at, strict=True):
-        members = np.minimum(group, level.devices) / inner
+        reach = targets_within(group, level, spacing)
+        members = reach / inner
         active = members > 1.0
         away = 1.0 - 1.0 / np.maximum(group / inner, 1.0)
         moved = tokens * targets * away * bytes_per_copy
         time = np.where(active, np.maximum(time, moved / level.alltoall), time)
         latency = latency + np.where(active, 2.0 * level.latency, 0.0)
-        inner = np.minimum(group, level.devices)
+        inner = reach
     return time + latency
+
+
+def targets_within(group: Column, level: Level, spacing: Column | float) -> Column:
+    """Targets of a group that one unit of the level holds: its devices over ``spacing``, at least one, at most all."""
+    return np.clip(level.devices / spacing, 1.0, group)
 
 
 def outermost(group: Column, levels: tuple[Level, ...]) -> list[np.ndarray]:

@@ -16,8 +16,8 @@ import numpy as np
 from planner.footprint.memory import experts_per_rank, split_ways, static_read_bytes
 from planner.footprint.pieces import BlockPieces, ModelPieces, Window
 from planner.footprint.shapes import Column, Shapes
-from planner.performance.collectives import all_reduce, all_to_all, point_to_point
-from planner.performance.experts import distinct_experts, distinct_targets, fullest_distinct, fullest_load
+from planner.performance.collectives import all_reduce, all_to_all, point_to_point, targets_within
+from planner.performance.experts import distinct_targets, fullest_distinct, fullest_load
 from planner.performance.rates import Rates
 from planner.workload import Workload
 
@@ -177,8 +177,7 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         pairs = fullest_load(pass_tokens, item.active, item.experts, slots, shapes.ep)
         pairs = np.minimum(pairs * np.where(shapes.ep > 1, rates.imbalance, 1.0), pass_tokens * np.minimum(item.active, slots))
         fetches = fullest_distinct(pass_tokens, item.active, item.experts, slots, shapes.ep)
-        touched = distinct_experts(1.0, item.active / item.experts, pass_tokens)
-        rows = pass_tokens * item.active / item.experts / np.maximum(touched, 1e-300)
+        rows = pairs / np.maximum(fetches, 1e-300)
         flops = 2.0 * item.member_parameters / shapes.moe_tp * pairs
         compute += flops / rates.gemm_flop_per_s(item.dtype, rows, "routed")
         routed_read = fetches * np.ceil(item.member_bytes / shapes.moe_tp)
@@ -240,14 +239,14 @@ def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shap
     targets = []
     inner = np.ones_like(shapes.tp)
     for level in rates.levels:
-        count = shapes.ep / np.minimum(inner, shapes.ep)
+        count = shapes.ep / inner
         per_target = np.ceil(item.experts / np.maximum(count, 1.0))
         spans = np.maximum(np.ceil(group_experts / per_target), 1.0)
         limit = np.where(pieces.routing_groups > 1, pieces.routing_active_groups * spans, math.inf)
         targets.append(distinct_targets(count, item.active, limit))
-        inner = np.minimum(shapes.width, level.devices)
+        inner = targets_within(shapes.ep, level, shapes.moe_tp)
     copy_bytes = hidden * (_DISPATCH_BYTES.get(item.dtype, 2.0) + 2.0)
-    travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels)
+    travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels, shapes.moe_tp)
     return np.where(shapes.dp > 1, travel + np.where(shapes.moe_tp > 1, reduce_tp, 0.0), reduce_tp)
 
 

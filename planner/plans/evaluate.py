@@ -122,14 +122,25 @@ def largest_fitting_batch(pool: PoolContext, shapes: Shapes, chunk: Column, limi
     return low
 
 
+def joint_bytes_per_s(pool: PoolContext) -> float:
+    """No placement draws more than this from the memories below a device (bytes/s): the sum of their streams, and no more
+    than what any part that all of them pass can carry."""
+    tiers = [t for t in pool.rates.tiers if t.id in pool.tiers]
+    if not tiers:
+        return 0.0
+    shared = set.intersection(*({name for name, _ in t.resources} for t in tiers))
+    limits = [max(rate for t in tiers for name, rate in t.resources if name == part) for part in sorted(shared)]
+    return min([sum(t.bytes_per_s for t in tiers), *limits])
+
+
 def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, PassTimes]) -> dict[str, Column]:
     """Least time per phase that moving what overflows takes, whatever the placement (s on the fullest stage).
 
-    What does not fit must lie below device memory, and at every pass be read over the fastest path there. The items that
-    are read least per byte held go first (fractional knapsack), so no placement moves less; buffers, sharing of the path
-    by phases and the barrier between layers only add to it.
+    What does not fit must lie below device memory, and at every pass be read over the paths there, all at once. The items
+    that are read least per byte held go first (fractional knapsack), so no placement moves less; buffers and the barrier
+    between layers only add to it.
     """
-    fastest = max((t.bytes_per_s for t in pool.rates.tiers if t.id in pool.tiers), default=0.0)
+    fastest = joint_bytes_per_s(pool)
     short = np.maximum(memory_need(pool, rows).short, 0.0)
     result: dict[str, Column] = {}
     zeros = np.zeros_like(rows.batch)
@@ -140,6 +151,8 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
     counts = [list(stage) for stage in pool.pieces.stage_table(rows.shapes.pp)]
     most = [max(stage[i] for stage in counts) for i in range(len(pool.pieces.windows))] + [w.layers for w in pool.pieces.draft]
     for phase, times in passes.items():
+        drafts = times.repeats[-1][len(pool.pieces.windows) :]
+        runs = most[: len(pool.pieces.windows)] + [min(w.layers, n) for w, n in zip(pool.pieces.draft, drafts, strict=True)]
         held_rows: list[Column] = []
         read_rows: list[Column] = []
         for number, window in enumerate((*pool.pieces.windows, *pool.pieces.draft)):
@@ -147,10 +160,11 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
                 part = times.windows[number][index]
                 static = static_bytes(block.static, rows.shapes)
                 held_rows.append(static * most[number])
-                read_rows.append(np.minimum(part.static_read, static) * most[number])
+                read_rows.append(np.minimum(part.static_read, static) * runs[number])
                 if block.routed:
-                    held_rows.append(routed_bytes(block.routed, rows.shapes) * most[number])
-                    read_rows.append(np.minimum(part.routed_read * most[number], held_rows[-1]))
+                    routed = routed_bytes(block.routed, rows.shapes)
+                    held_rows.append(routed * most[number])
+                    read_rows.append(np.minimum(part.routed_read, routed) * runs[number])
                 for table in block.lookups:
                     held_rows.append(table_bytes(table, rows.shapes) * most[number])
                     read_rows.append(zeros)
@@ -159,7 +173,7 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
                     size = cache_bytes_per_sequence(entry, workload.reserved_tokens, runtime.page_tokens)
                     cache = cache + np.ceil(size / split_ways(rows.shapes.tp, entry.tensor_axis)) * sequences
                 held_rows.append(cache * most[number])
-                read_rows.append(np.minimum(part.cache_read + part.cache_write, cache) * most[number])
+                read_rows.append(np.minimum(part.cache_read + part.cache_write, cache) * runs[number])
         held, read = np.stack(held_rows), np.stack(read_rows)
         density = read / np.maximum(held, 1.0)
         order = np.argsort(density, axis=0, kind="stable")

@@ -224,8 +224,10 @@ def _disaggregated(
     rate = min(prefill_rate * float(busy[0]), decode_rate)
     cap = context.inputs.options.concurrency
     if cap is not None:
-        longest = float(through[0] + queue_wait(np.maximum(busy, 1e-12), service)[0]) + rounds * tpot
-        rate = min(rate, cap / longest)
+        longest = workload.ttft_s
+        if longest is None:
+            longest = float(through[0] + queue_wait(busy, service)[0])
+        rate = min(rate, cap / (longest + rounds * tpot))
     used = np.array([rate / prefill_rate])
     ttft = float(through[0] + queue_wait(used, service)[0])
     total = prefill.decision.devices * prefill.pool.usd_per_unit_hour / prefill.pool.unit_devices

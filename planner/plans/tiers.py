@@ -16,7 +16,7 @@ Units inside: milliseconds and GB (1e9 bytes).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from planner.footprint.pieces import ModelPieces
 from planner.footprint.shapes import Shapes
 from planner.performance.passes import PassTimes
 from planner.performance.rates import Rates
-from planner.plans.lp import Array, LinearProgram
+from planner.plans.lp import Array, LinearProgram, Vertex
 
 TIE_BREAK_MS = 1e-7
 """Cost of holding everything one tier lower than needed; orders equal optima (device first), and is taken off bounds."""
@@ -293,3 +293,37 @@ def resident_shares(problem: TierProblem) -> Array:
 def tie_break_total(problem: TierProblem) -> float:
     """The most that tie-break costs can add to the objective (ms)."""
     return float(np.sum(problem.program.cost[: len(problem.choices)]))
+
+
+def dual_bound(problem: TierProblem, point: Vertex) -> float:
+    """A bound from below on the optimum (ms), valid for any duals: ``y.b`` less what negative reduced costs could gain.
+
+    Shares are at most 1; times are at most what they are at this vertex for an optimum that improves on it, so a
+    negative reduced cost r of a column with value at most u lowers the bound by ``|r| u``. Tie-break costs are taken off.
+    """
+    program = problem.program
+    value = float(point.duals @ program.limit)
+    limits = np.ones(len(program.columns))
+    times = len(program.columns) - len(problem.choices)
+    if times:
+        limits[-times:] = np.maximum(2.0 * point.values[-times:], 1.0)
+    value += float(np.minimum(point.reduced[: len(program.columns)], 0.0) @ limits)
+    return value - tie_break_total(problem)
+
+
+def elastic(problem: TierProblem) -> TierProblem:
+    """The problem whose capacity and period limits may all give way by one amount (GB, ms) that is minimised.
+
+    Its optimum is zero if and only if the problem has a placement.
+    """
+    program = problem.program
+    column = np.zeros((len(program.rows), 1))
+    for number, name in enumerate(program.rows):
+        if name.startswith("capacity ") or name == "period":
+            column[number, 0] = -1.0
+    cost = np.zeros(len(program.columns) + 1)
+    cost[-1] = 1.0
+    relaxed = LinearProgram(
+        (*program.columns, "elastic"), program.rows, cost, np.hstack([program.matrix, column]), program.limit, program.equal
+    )
+    return replace(problem, program=relaxed)

@@ -6,16 +6,16 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
-from planner.quantities import figure_of
+from planner.quantities import Figure, figure_of
 
 
 class OwnedPrices(BaseModel):
     """The dated defaults of the basis ``owned``; the capital cost and the power are the system's own figures."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     schema_version: Literal[1] = Field(alias="schema", default=1)
     id: Literal["owned"]
@@ -38,6 +38,17 @@ class OwnedPrices(BaseModel):
     pue: figure_of("fraction")
     utilisation: figure_of("fraction")
     """Share of the hours in which the deployment serves its load."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> OwnedPrices:
+        for name in ("residual_value", "power_utilisation", "utilisation"):
+            figure: Figure = getattr(self, name)
+            if figure.highest > 1.0:
+                raise ValueError(f"{name}: a share is at most 1")
+        pue: Figure = self.pue
+        if pue.lowest < 1.0:
+            raise ValueError("pue: the building draws at least what the machines do; write 1 or more")
+        return self
 
 
 PRICES: Catalogue[OwnedPrices] = Catalogue(Path(__file__).parent / "catalogue", OwnedPrices, "price basis")

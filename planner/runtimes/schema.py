@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
-from planner.quantities import figure_of
+from planner.quantities import Figure, figure_of
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +39,13 @@ class Efficiencies(BaseModel):
     attention: figure_of("fraction")
     """Of the dense peak, for attention cores; the kernel curve is not applied to them."""
 
+    @model_validator(mode="after")
+    def _within_peak(self) -> Efficiencies:
+        for name, figure in self:
+            if figure.highest > 1.0:
+                raise ValueError(f"{name}: a share of what the device can do is at most 1")
+        return self
+
 
 class Reserves(BaseModel):
     """Device memory that holds neither weights nor cache, by cause (bytes per device unless said)."""
@@ -59,7 +67,7 @@ class Reserves(BaseModel):
 class Runtime(BaseModel):
     """A serving runtime. ``residual`` is the ratio measured/predicted step time that remains unexplained."""
 
-    model_config = _CONFIG
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     schema_version: Literal[1] = Field(alias="schema", default=1)
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
@@ -85,6 +93,19 @@ class Runtime(BaseModel):
     """Tokens of a prefill pass per attention rank that the search may choose."""
     kv_layouts: dict[str, tuple[str, ...]]
     """KV dtype -> cache layouts in order of preference."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Runtime:
+        imbalance: Figure = self.imbalance
+        if imbalance.lowest < 1.0:
+            raise ValueError("imbalance: the slowest rank is at least the mean; write 1 or more")
+        fragmentation: Figure = self.reserve.fragmentation
+        if fragmentation.highest >= 1.0:
+            raise ValueError("reserve.fragmentation: less than all of the memory is lost")
+        for name, values in (("batch_buckets", self.batch_buckets), ("prefill_tokens", self.prefill_tokens)):
+            if values[0] < 1 or any(later <= earlier for earlier, later in pairwise(values)):
+                raise ValueError(f"{name}: whole numbers from 1 upwards, each above the one before")
+        return self
 
 
 RUNTIMES: Catalogue[Runtime] = Catalogue(Path(__file__).parent / "catalogue", Runtime, "runtime")

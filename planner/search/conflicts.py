@@ -19,7 +19,8 @@ from planner.plans.inputs import Context, Inputs, PoolContext, build_context
 from planner.plans.operate import Decision, Operation, operate
 from planner.plans.space import PoolSpace, declare_space
 from planner.reporter import Reporter
-from planner.search.find import Search, Stop, Tables, build_tables
+from planner.search.find import Search
+from planner.search.tables import Stop, Tables, build_tables
 
 MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from planner.errors import StoppedError
 from planner.plans.assemble import Certificate, assemble
+from planner.plans.bounds import objective_of_merit
 from planner.plans.inputs import Context, Inputs, build_context
-from planner.plans.operate import Decision, blended_usd, operate, operation_objective
+from planner.plans.operate import Decision, operate, operation_objective
 from planner.plans.schema import Plan
 from planner.plans.space import declare_space
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
-from planner.search.find import Found, Search, Stop, build_tables
-
-
-def merit_to_objective(context: Context, merit: float) -> float:
-    """A merit (see ``find``) in the objective's printed unit."""
-    objective = context.inputs.options.objective
-    if objective == "cost":
-        return blended_usd(context, 1.0, merit)
-    if objective == "throughput":
-        return merit * context.inputs.workload.output_tokens.mean
-    return 1e3 / merit
+from planner.search.find import Found, Search
+from planner.search.tables import Stop, build_tables
 
 
 def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None) -> Plan:
@@ -54,7 +46,7 @@ def certified(context: Context, found: Found, least: Decision | None) -> Plan:
     """The plan of a finished or stopped search."""
     assert found.decision is not None
     objective = operation_objective(context, operate(context, found.decision))
-    bound = merit_to_objective(context, found.bound)
+    bound = objective_of_merit(context, found.bound)
     better_is_more = context.inputs.options.objective == "throughput"
     bound = max(bound, objective) if better_is_more else min(bound, objective)
     data = assemble(context, found.decision, Certificate(bound, found.closed, found.stopped), least)

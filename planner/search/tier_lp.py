@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import PlannerError
-from planner.plans.lp import LinearProgram, Vertex, vertex
-from planner.plans.tiers import TierProblem, tie_break_total
+from planner.plans.lp import Vertex, vertex
+from planner.plans.tiers import TierProblem, dual_bound, elastic
 
 FEASIBILITY = 1e-7
 """Largest accepted sign violation of a vertex, in GB, ms or shares."""
@@ -26,6 +26,21 @@ class TierSolution:
 
 def solve_tiers(problem: TierProblem) -> TierSolution | None:
     """The optimal placement, or ``None`` where no placement fits."""
+    return _solve(problem)
+
+
+def prove_empty(problem: TierProblem) -> TierSolution:
+    """The least amount by which limits must give way for any placement to exist: above zero, none does.
+
+    Call it only where ``solve_tiers`` found none.
+    """
+    solution = _solve(elastic(problem))
+    if solution is None:
+        raise PlannerError("the elastic placement problem has no solution")
+    return solution
+
+
+def _solve(problem: TierProblem) -> TierSolution | None:
     from ortools.linear_solver import pywraplp
 
     program = problem.program
@@ -56,19 +71,3 @@ def solve_tiers(problem: TierProblem) -> TierSolution | None:
     if point.infeasibility > FEASIBILITY:
         raise PlannerError(f"the placement solver's vertex violates a bound by {point.infeasibility:.3g}")
     return TierSolution(basis, point, dual_bound(problem, point))
-
-
-def dual_bound(problem: TierProblem, point: Vertex) -> float:
-    """A bound from below on the optimum (ms), valid for any duals: ``y.b`` less what negative reduced costs could gain.
-
-    Shares are at most 1; times are at most what they are at this vertex for an optimum that improves on it, so a
-    negative reduced cost r of a column with value at most u lowers the bound by ``|r| u``. Tie-break costs are taken off.
-    """
-    program: LinearProgram = problem.program
-    value = float(point.duals @ program.limit)
-    limits = np.ones(len(program.columns))
-    times = len(program.columns) - len(problem.choices)
-    if times:
-        limits[-times:] = np.maximum(2.0 * point.values[-times:], 1.0)
-    value += float(np.minimum(point.reduced[: len(program.columns)], 0.0) @ limits)
-    return value - tie_break_total(problem)

@@ -43,7 +43,7 @@ class Workload(BaseModel):
     ``prefix_hit`` is the share of input tokens whose cache entries exist already (0 to below 1).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     schema_version: Literal[1] = Field(alias="schema", default=1)
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")

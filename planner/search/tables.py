@@ -1,0 +1,89 @@
+"""What a search prepares once and shares between objectives: candidates of every pool and placements solved so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+from planner.plans.bounds import with_period
+from planner.plans.candidates import DecodeGroup, MixedGroup, PrefillRows, decode_groups, handoff_columns, mixed_groups, prefill_rows
+from planner.plans.inputs import Context, PoolContext
+from planner.plans.lp import encode_basis
+from planner.plans.operate import PoolDecision, pool_problem
+from planner.plans.space import Space
+from planner.plans.tiers import evaluate_shares
+from planner.search.tier_lp import prove_empty, solve_tiers
+
+
+class Stop:
+    """When a search should end early: past a deadline (``time.monotonic`` seconds) or when ``interrupted`` is set."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.interrupted = False
+
+    def reason(self) -> str | None:
+        """Why to stop, or ``None``."""
+        if self.interrupted:
+            return "interrupted"
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return "time limit"
+        return None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A solved tier problem: its decision with basis, seconds per phase, bound and value of its objective in seconds.
+
+    Where no placement exists ``seconds`` is ``None`` and ``basis`` proves that.
+    """
+
+    decision: PoolDecision
+    seconds: dict[str, float] | None
+    bound_s: float
+    value_s: float
+    basis: str
+
+
+@dataclass
+class Tables:
+    """Candidates of every pool with everything in device memory, and placements by configuration."""
+
+    context: Context
+    space: Space
+    mixed: list[MixedGroup] = field(default_factory=list)
+    prefill: list[PrefillRows] = field(default_factory=list)
+    decode: list[DecodeGroup] = field(default_factory=list)
+    placements: dict[PoolDecision, Placed] = field(default_factory=dict)
+
+    def place(self, pool: PoolContext, decision: PoolDecision, tpot_s: float = float("inf")) -> Placed:
+        """The optimal placement of a configuration, solved once; of an aggregated one within the period the TTFT limit allows
+        at TPOT ``tpot_s``."""
+        wanted = with_period(pool, replace(decision, replicas=1, basis=None), tpot_s)
+        if wanted not in self.placements:
+            problem, _ = pool_problem(pool, replace(wanted, basis="needed"))
+            solution = solve_tiers(problem)
+            if solution is None:
+                proof = prove_empty(problem)
+                self.placements[wanted] = Placed(wanted, None, float("inf"), float("inf"), encode_basis(proof.basis))
+            else:
+                times = evaluate_shares(problem, solution.point.values[: len(problem.choices)])
+                value = sum(problem.weights[phase] * times.phase_s[phase] for phase in problem.phases)
+                scale, basis = pool.rates.residual, encode_basis(solution.basis)
+                seconds = {phase: s * scale for phase, s in times.phase_s.items()}
+                decided = replace(wanted, basis=basis)
+                self.placements[wanted] = Placed(decided, seconds, solution.bound / 1e3 * scale, value * scale, basis)
+        return self.placements[wanted]
+
+
+def build_tables(context: Context, space: Space) -> Tables:
+    """Evaluate every pool's candidates with everything in device memory."""
+    tables = Tables(context, space)
+    if space.aggregated:
+        tables.mixed = mixed_groups(context.pools["mixed"], space.pools["mixed"])
+    if space.disaggregated:
+        decode_space = space.pools.get("decode") or space.pools["mixed"]
+        prefill_space = space.pools.get("prefill") or space.pools["mixed"]
+        tables.decode = decode_groups(context.pool("decode"), decode_space, handoff_columns(context, decode_space))
+        tables.prefill = prefill_rows(context.pool("prefill"), prefill_space)
+    return tables
