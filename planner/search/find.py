@@ -184,7 +184,6 @@ class Search:
     # -- aggregated, other memories ------------------------------------------------------------------------------------
     def _process(self, node: Node) -> list[Node]:
         """Solve the placement at the cell's lowest batch, try its highest, and split what is still open."""
-        group = self.tables.mixed[node.group]
         placed = self._place(node, node.low, math.inf)
         if placed.seconds is None:
             self._close(node, f"I:{placed.basis}")
@@ -200,8 +199,8 @@ class Search:
                     merit, proof = min(merit, bound), stronger or proof
             elif merit > self.floor:
                 self._offer(node, node.high, self._place(node, node.high, math.inf))
+        self._close(node, proof)
         if node.low == node.high or merit <= self.floor:
-            self._close(node, proof)
             self.bound = max(self.bound, merit)
             return []
         middle = (node.low + node.high) // 2
@@ -209,7 +208,6 @@ class Search:
         for low, high in ((node.low, middle), (middle + 1, node.high)):
             key = (0, node.group, node.row, low)
             children.append(Node(-merit, key, "mixed", node.group, node.row, low, high, rate, tpot))
-        del group
         return children
 
     def _within_ttft(self, node: Node, unlimited: Placed) -> tuple[float, str]:

@@ -247,7 +247,6 @@ class Sides:
         self._offer_best()
         if node.low == node.high:
             return []
-        self.search.closed.pop(node_name(first, node.low, node.high), None)
         bound, least = min(float(rate[0]), node.rate), max(float(tpot[0]), node.tpot)
         middle = (node.low + node.high) // 2
         children = []
