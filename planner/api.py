@@ -57,11 +57,15 @@ def resolve(
     from planner.runtimes import load_runtime
     from planner.workload import load_workload
 
-    pools = parse_hardware(hardware) if isinstance(hardware, str) else hardware if isinstance(hardware, dict) else {"mixed": hardware}
+    pools = (
+        parse_hardware(hardware) if isinstance(hardware, str) else hardware if isinstance(hardware, dict) else {"mixed": hardware}
+    )
     for selection in pools.values():
         system = selection.system
         if selection.auto:
-            raise InputError(f"{system.id}:auto needs a demand to size for, which this version does not take", mend="give a number")
+            raise InputError(
+                f"{system.id}:auto needs a demand to size for, which this version does not take", mend="give a number"
+            )
         if system.status == "cancelled":
             raise InputError(f"{system.id} was cancelled", where="hardware", mend="choose a part that exists")
         if system.status == "announced" and not allow_announced:
@@ -109,6 +113,10 @@ def plan(
 
 def verify(plan: Plan | str, *, full: bool = False, where: str = "plan") -> tuple[list[Violation], list[str]]:
     """``(violations, notices)`` of a plan or its JSON text; see ``planner.plans.verify_plan``."""
-    from planner.plans import read_plan, verify_plan
+    from planner.errors import VerificationError
+    from planner.plans import Violation, read_plan, verify_plan
 
-    return verify_plan(read_plan(plan, where) if isinstance(plan, str) else plan, where, full=full)
+    try:
+        return verify_plan(read_plan(plan, where) if isinstance(plan, str) else plan, where, full=full)
+    except VerificationError as error:
+        return [Violation(str(v["path"]), str(v["equation"]), v["expected"], v["found"]) for v in error.violations], []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
@@ -43,9 +43,19 @@ def _table() -> dict[str, dict[str, float]]:
 
 UNITS: dict[str, dict[str, float]] = _table()
 _BASE_UNIT = {
-    "bytes": "B", "bytes_per_s": "B/s", "flop_per_s": "FLOP/s", "s": "s", "w": "W", "usd": "USD", "usd_per_kwh": "USD/kWh",
-    "per_s": "/s", "fraction": "", "count": "", "tokens": "tokens", "years": "years",
-}  # fmt: skip
+    "bytes": "B",
+    "bytes_per_s": "B/s",
+    "flop_per_s": "FLOP/s",
+    "s": "s",
+    "w": "W",
+    "usd": "USD",
+    "usd_per_kwh": "USD/kWh",
+    "per_s": "/s",
+    "fraction": "",
+    "count": "",
+    "tokens": "tokens",
+    "years": "years",
+}
 _QUANTITY = re.compile(
     r"^\s*([-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?)\s*([^\s\d.,_]\S*|)\s*$", re.ASCII
 )
@@ -182,3 +192,21 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
         return data
 
     return Annotated[Figure, BeforeValidator(convert)]
+
+
+if TYPE_CHECKING:
+    BytesFigure: TypeAlias = Figure
+    SecondsFigure: TypeAlias = Figure
+    FractionFigure: TypeAlias = Figure
+    PositiveFraction: TypeAlias = Figure
+    CountFigure: TypeAlias = Figure
+    YearsFigure: TypeAlias = Figure
+    UsdPerKwhFigure: TypeAlias = Figure
+else:
+    BytesFigure = figure_of("bytes", exclusive=False)
+    SecondsFigure = figure_of("s", exclusive=False)
+    FractionFigure = figure_of("fraction", exclusive=False)
+    PositiveFraction = figure_of("fraction")
+    CountFigure = figure_of("count", exclusive=False)
+    YearsFigure = figure_of("years")
+    UsdPerKwhFigure = figure_of("usd_per_kwh", exclusive=False)

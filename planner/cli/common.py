@@ -23,7 +23,7 @@ format_option = click.option(
 )
 
 
-class Quantity(click.ParamType):
+class Quantity(click.ParamType[float]):
     """A number with a unit; bare numbers are read in ``bare_unit``."""
 
     def __init__(self, dimension: Dimension, bare_unit: str | None, name: str) -> None:

@@ -41,9 +41,15 @@ def command(plan: str, form: str) -> None:
     for pool in loaded.pools:
         for item in pool.placement:
             placement.add_row(
-                pool.phase, item.item, item.tier, f"{item.share:.2%}", f"{item.copies:g}", f"{item.bytes / 1e9:.2f}",
-                f"{item.max_bytes_per_device / 1e9:.3f}", item.access,
-            )  # fmt: skip
+                pool.phase,
+                item.item,
+                item.tier,
+                f"{item.share:.2%}",
+                f"{item.copies:g}",
+                f"{item.bytes / 1e9:.2f}",
+                f"{item.max_bytes_per_device / 1e9:.3f}",
+                item.access,
+            )
     print_table(placement)
     estimates = new_table("Weakest evidence", "figure", "grade", "low", "high")
     for row in [r for r in loaded.provenance["estimates"] if r["grade"] == loaded.provenance["lowest_grade"]]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from planner.workload import Workload
 
 
-def _workload(name: str, isl: float | None, osl: float | None, hit: float | None, ttft: float | None, tpot: float | None) -> Workload:
+def _workload(
+    name: str, isl: float | None, osl: float | None, hit: float | None, ttft: float | None, tpot: float | None
+) -> Workload:
     """The named workload with what the command line says instead."""
     from pydantic import ValidationError
 
@@ -64,10 +66,16 @@ def _workload(name: str, isl: float | None, osl: float | None, hit: float | None
 @click.option("--max-power-kw", type=float, help="Stated power of all units used.")
 @click.option("--max-usd-per-hour", type=float, help="Cost of all units used.")
 @click.option("--allocation", type=click.Choice(["miss_only", "all_input", "flops"]), default="miss_only", show_default=True)
-@click.option("--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first.")
+@click.option(
+    "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
+)
 @click.option("--allow-announced", is_flag=True, help="Accept parts that do not ship yet.")
-@click.option("--gap", type=click.FloatRange(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
-@click.option("--time-limit", type=click.FloatRange(0, min_open=True), help="Stop after this many seconds with the best plan so far.")
+@click.option(
+    "--gap", type=click.FloatRange(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved."
+)
+@click.option(
+    "--time-limit", type=click.FloatRange(0, min_open=True), help="Stop after this many seconds with the best plan so far."
+)
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as JSON to this file.")
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
@@ -150,7 +158,9 @@ def command(
         if certificate:
             _print_certificate(found)
     if not quiet:
-        hint(f"planner explain {output}" if output else f"planner plan {model} {hardware} -o plan.json && planner verify plan.json")
+        hint(
+            f"planner explain {output}" if output else f"planner plan {model} {hardware} -o plan.json && planner verify plan.json"
+        )
     return 130 if found.certificate.stopped == "interrupted" else 0
 
 
@@ -191,14 +201,28 @@ def print_plan(plan: Plan) -> None:
     """The plan as tables for a person."""
     certificate = plan.certificate
     pools = new_table(
-        f"{plan.model} on {plan.hardware}, workload {plan.workload}, {plan.mode} serving", "pool", "instances", "tp", "attention dp", "ep", "pp", "batch/rank", "tokens/pass"
-    )  # fmt: skip
+        f"{plan.model} on {plan.hardware}, workload {plan.workload}, {plan.mode} serving",
+        "pool",
+        "instances",
+        "tp",
+        "attention dp",
+        "ep",
+        "pp",
+        "batch/rank",
+        "tokens/pass",
+    )
     for pool in plan.pools:
         c = pool.configuration
         pools.add_row(
-            f"{pool.phase} ({pool.devices} devices)", str(pool.replicas), str(c.tp), str(c.attention_dp), str(c.ep), str(c.pp),
-            str(c.batch_per_rank or "-"), str(c.prefill_tokens_per_rank or "-"),
-        )  # fmt: skip
+            f"{pool.phase} ({pool.devices} devices)",
+            str(pool.replicas),
+            str(c.tp),
+            str(c.attention_dp),
+            str(c.ep),
+            str(c.pp),
+            str(c.batch_per_rank or "-"),
+            str(c.prefill_tokens_per_rank or "-"),
+        )
     print_table(pools)
     prediction = new_table("prediction (steady state, closed loop)", "figure", "low (p10)", "expected", "high (p90)", "unit")
     p = plan.prediction
@@ -212,11 +236,29 @@ def print_plan(plan: Plan) -> None:
     ):
         prediction.add_row(name, *_span(interval), unit)
     print_table(prediction)
-    memory = new_table("device memory, fullest device (GB)", "pool", "memory", "usable", "weights", "KV cache", "staging", "reserve", "free", "below it")
+    memory = new_table(
+        "device memory, fullest device (GB)",
+        "pool",
+        "memory",
+        "usable",
+        "weights",
+        "KV cache",
+        "staging",
+        "reserve",
+        "free",
+        "below it",
+    )
     for pool in plan.pools:
         m = pool.memory
         below = ", ".join(f"{row['tier']} {row['bytes'] / 1e9:.2f}" for row in m["below"]) or "nothing"
-        cells = [m["usable_bytes"], m["weights_bytes"], m["kv_cache_bytes"], m["staging_bytes"], sum(m["reserve_bytes"].values()), m["free_bytes"]]
+        cells = [
+            m["usable_bytes"],
+            m["weights_bytes"],
+            m["kv_cache_bytes"],
+            m["staging_bytes"],
+            sum(m["reserve_bytes"].values()),
+            m["free_bytes"],
+        ]
         memory.add_row(pool.phase, m["tier"], *(f"{value / 1e9:.2f}" for value in cells), below)
     print_table(memory)
     u = plan.cost.usd_per_million
@@ -229,15 +271,23 @@ def print_plan(plan: Plan) -> None:
         f"{plan.cost.usd_per_hour:.4g} USD/h for {plan.cost.devices_paid} devices)"
     ]
     for item in plan.cost.capital:
-        lines.append(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
+        lines.append(
+            f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})"
+        )
     lines += [f"  {name} = {value:g}" for name, value in plan.cost.defaults.items()]
     lines += plan.explanation["summary"][1:]
     if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
         lines += plan.explanation["below_device_memory"]
-    lines += plan.explanation["conversions"] + plan.explanation["limits"] + plan.explanation["worth"] + plan.explanation["defaults"]
+    lines += (
+        plan.explanation["conversions"] + plan.explanation["limits"] + plan.explanation["worth"] + plan.explanation["defaults"]
+    )
     if plan.idle_devices:
         lines.append(f"idle devices, paid for: {plan.idle_devices}")
-    lines.append(f"lowest grade of evidence: {plan.provenance['lowest_grade']} ({len(plan.provenance['sources'])} sources, {len(plan.provenance['estimates'])} figures of grade C or D)")  # fmt: skip
+    weak = len(plan.provenance["estimates"])
+    lines.append(
+        f"lowest grade of evidence: {plan.provenance['lowest_grade']} "
+        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D)"
+    )
     count = certificate.space["configurations"]["total"]
     state = "proved" if certificate.proved else f"not proved{f' (stopped: {certificate.stopped})' if certificate.stopped else ''}"
     low, _, high = _span(plan.prediction.output_tokens_per_s)
@@ -250,8 +300,10 @@ def print_plan(plan: Plan) -> None:
 
 
 def _print_certificate(plan: Plan) -> None:
-    click.echo(f"certificate: {len(plan.certificate.nodes)} cells closed by a placement's basis, the rest by the bound without placement")
+    click.echo(
+        f"certificate: {len(plan.certificate.nodes)} cells closed by a placement's basis, the rest by the bound without placement"
+    )
     for name, basis in plan.certificate.nodes.items():
         click.echo(f"  {name}: {basis}")
     for pool in plan.pools:
-        click.echo(f"  {pool.phase} pool: {'everything resident, no basis needed' if pool.placement_basis is None else pool.placement_basis}")
+        click.echo(f"  {pool.phase} pool: {pool.placement_basis or 'everything resident, no basis needed'}")

@@ -10,7 +10,7 @@ from planner.cli.common import echo_json
 
 SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "conflict")
 
-_VERIFY = {
+_VERIFY: dict[str, Any] = {
     "type": "object",
     "required": ["ok", "violations", "notices"],
     "additionalProperties": False,
@@ -23,8 +23,11 @@ _VERIFY = {
         "notices": {"type": "array", "items": {"type": "string"}},
     },
 }
-_LIST = {"type": "array", "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}}
-_CONFLICT = {
+_LIST: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+}
+_CONFLICT: dict[str, Any] = {
     "type": "object",
     "required": ["infeasible", "message", "conflict"],
     "additionalProperties": False,

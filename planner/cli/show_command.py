@@ -71,22 +71,46 @@ def _hardware(name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any
 
 
 def _print_hardware(system: Any) -> None:
-    table = new_table(f"{system.name} ({system.id}, {system.origin}, {system.status})", "part", "what", "value", "grade", "source")
+    table = new_table(
+        f"{system.name} ({system.id}, {system.origin}, {system.status})", "part", "what", "value", "grade", "source"
+    )
     for dtype, part in system.device.compute.items():
-        table.add_row(system.device.id, f"{dtype} dense", f"{part.peak.value / 1e12:g} TFLOP/s", part.peak.grade, part.peak.source)
+        table.add_row(
+            system.device.id, f"{dtype} dense", f"{part.peak.value / 1e12:g} TFLOP/s", part.peak.grade, part.peak.source
+        )
     for tier in system.tiers:
         sharing = f", {tier.devices_sharing} devices share it" if tier.devices_sharing > 1 else ""
-        table.add_row(tier.id, f"usable ({tier.kind}, {tier.owner}{sharing})", f"{tier.usable.value / 1e9:.2f} GB", tier.usable.grade, tier.usable.source)  # fmt: skip
+        table.add_row(
+            tier.id,
+            f"usable ({tier.kind}, {tier.owner}{sharing})",
+            f"{tier.usable.value / 1e9:.2f} GB",
+            tier.usable.grade,
+            tier.usable.source,
+        )
         rates = " via ".join(f"{rid} {rate / 1e9:.1f}" for rid, rate in system.tier_rate(tier.id))
         table.add_row("", "GB/s a device", rates, tier.read.grade, tier.read.source)
     for link in system.links:
-        table.add_row(link.id, f"{link.between[0]} to {link.between[1]}", f"{link.bandwidth.value / 1e9:g} GB/s one-way", link.bandwidth.grade, link.bandwidth.source)  # fmt: skip
+        table.add_row(
+            link.id,
+            f"{link.between[0]} to {link.between[1]}",
+            f"{link.bandwidth.value / 1e9:g} GB/s one-way",
+            link.bandwidth.grade,
+            link.bandwidth.source,
+        )
     for domain in system.domains:
         size = "unbounded" if domain.devices is None else f"{domain.devices} devices"
-        table.add_row(domain.id, f"{domain.network}, {size}", f"{domain.bandwidth.value / 1e9:g} GB/s one-way", domain.bandwidth.grade, domain.bandwidth.source)  # fmt: skip
+        table.add_row(
+            domain.id,
+            f"{domain.network}, {size}",
+            f"{domain.bandwidth.value / 1e9:g} GB/s one-way",
+            domain.bandwidth.grade,
+            domain.bandwidth.source,
+        )
     table.add_row("system", "devices", str(system.devices), "", "")
     table.add_row("", "power", f"{system.power.value / 1e3:g} kW", system.power.grade, system.power.source)
-    table.add_row("", f"capital cost ({system.capex_basis})", f"{system.capex.value:,.0f} USD", system.capex.grade, system.capex.source)
+    table.add_row(
+        "", f"capital cost ({system.capex_basis})", f"{system.capex.value:,.0f} USD", system.capex.grade, system.capex.source
+    )
     print_table(table)
 
 
@@ -98,7 +122,11 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
             for key, item in value.items():
                 add(item, f"{path}.{key}" if path else key)
         elif isinstance(value, dict):
-            span = f" [{value['low']:g} to {value['high']:g}]" if value.get("low") is not None and value.get("high") is not None else ""
+            span = (
+                f" [{value['low']:g} to {value['high']:g}]"
+                if value.get("low") is not None and value.get("high") is not None
+                else ""
+            )
             table.add_row(path, f"{value['value']:g}{span} (grade {value['grade']})")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for index, item in enumerate(value):

@@ -24,7 +24,9 @@ def command(plan: str, full: bool, form: str) -> int:
         echo_json({"ok": not violations, "violations": [v.as_dict() for v in violations], "notices": notices})
     else:
         for violation in violations[:20]:
-            click.echo(f"violated: {violation.equation}: {violation.path}: expected {violation.expected}, found {violation.found}")
+            click.echo(
+                f"violated: {violation.equation}: {violation.path}: expected {violation.expected}, found {violation.found}"
+            )
         if len(violations) > 20:
             click.echo(f"and {len(violations) - 20} more")
         if not violations:

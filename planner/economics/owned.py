@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 HOURS_PER_YEAR = 8760.0
@@ -26,7 +27,7 @@ def capital_recovery_factor(rate: float, years: float) -> float:
     """Yearly payment per unit of capital: ``r / (1 - (1+r)^-n)``, ``1/n`` without interest (Park, *Engineering Economics*)."""
     if rate == 0.0:
         return 1.0 / years
-    return float(rate / (1.0 - (1.0 + rate) ** -years))
+    return rate / -math.expm1(-years * math.log1p(rate))
 
 
 def owned_hour(

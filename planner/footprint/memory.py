@@ -96,9 +96,7 @@ def window_cache_bytes(window: Window, shapes: Shapes, reserved_tokens: int, pag
 def residency(pieces: ModelPieces, shapes: Shapes, reserved_tokens: int, page_tokens: int) -> Residency:
     """Weights and cache bytes of every stage type; the draft module lies in the last stage."""
     weights, caches = [], []
-    per_window = [
-        (window_bytes(w, shapes), window_cache_bytes(w, shapes, reserved_tokens, page_tokens)) for w in pieces.windows
-    ]
+    per_window = [(window_bytes(w, shapes), window_cache_bytes(w, shapes, reserved_tokens, page_tokens)) for w in pieces.windows]
     stages = pieces.stage_table(shapes.pp)
     for number, stage in enumerate(stages):
         weight, cache = np.zeros_like(shapes.tp), np.zeros_like(shapes.tp)

@@ -136,9 +136,9 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
                 held = 0 if group.shares else size * group.count
                 lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis))
                 continue
-            held, read = parts.get(group.tensor_axis, (0, 0))
-            held += 0 if group.shares else size * group.count
-            parts[group.tensor_axis] = (held, read + size * group.count)
+            kept, passed = parts.get(group.tensor_axis, (0, 0))
+            kept += 0 if group.shares else size * group.count
+            parts[group.tensor_axis] = (kept, passed + size * group.count)
             for tensor in group.tensors:
                 if len(tensor.shape) < 2:
                     continue

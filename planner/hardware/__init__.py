@@ -4,6 +4,19 @@ from planner.hardware.loader import HardwareSummary, list_hardware, load_device,
 from planner.hardware.schema import Compute, Curve, Device, DeviceProfile, Domain, HardwareSelection, Link, System, Tier
 
 __all__ = [
-    "Compute", "Curve", "Device", "DeviceProfile", "Domain", "HardwareSelection", "HardwareSummary", "Link", "System", "Tier",
-    "list_hardware", "load_device", "load_hardware", "read_profile", "to_toml",
-]  # fmt: skip
+    "Compute",
+    "Curve",
+    "Device",
+    "DeviceProfile",
+    "Domain",
+    "HardwareSelection",
+    "HardwareSummary",
+    "Link",
+    "System",
+    "Tier",
+    "list_hardware",
+    "load_device",
+    "load_hardware",
+    "read_profile",
+    "to_toml",
+]

@@ -44,7 +44,7 @@ def fullest_distinct(tokens: Column, active: float, experts: int, slots: Column,
     return fullest(mean, mean * (1.0 - touched), ranks, np.minimum(slots, tokens * active))
 
 
-def distinct_targets(targets: Column, active: float, group_limit: float) -> Column:
+def distinct_targets(targets: Column, active: float, group_limit: Column | float) -> Column:
     """Expected distinct targets (ranks or nodes) of one token's k experts: ``n*(1-(1-1/n)^k)``, at most the group limit.
 
     ``group_limit`` is the number of targets that the router's groups allow (``inf`` without group limits).

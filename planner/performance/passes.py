@@ -199,9 +199,20 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     communication = _communication_seconds(block, pieces, shapes, rates, tokens)
     floor = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) * ones
     return BlockTimes(
-        block.id, block.kind, floor, compute, memory, communication,
-        static_read, routed_read, fetches, lookup_read, cache_read, cache_write, rates.overlap_communication,
-    )  # fmt: skip
+        block.id,
+        block.kind,
+        floor,
+        compute,
+        memory,
+        communication,
+        static_read,
+        routed_read,
+        fetches,
+        lookup_read,
+        cache_read,
+        cache_write,
+        rates.overlap_communication,
+    )
 
 
 def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column) -> Column:

@@ -19,8 +19,6 @@ from planner.hardware import Curve, System
 from planner.quantities import Figure
 from planner.runtimes import Runtime
 
-_DTYPE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5, "int4": 0.5}
-
 
 @dataclass(frozen=True)
 class Level:
@@ -79,13 +77,20 @@ class Rates:
     def gemm_flop_per_s(self, dtype: str, rows: np.ndarray, kind: str) -> np.ndarray:
         """Achieved FLOP/s of matrix products of ``rows`` rows.
 
-        Below the knee ``peak * bytes / (2 * bandwidth)`` a GEMM is bound by reading its weights, which the memory term
-        counts, so the kernel curve is read at ``max(rows, knee)``.
+        Below the curve's knee (``knee_of``) a GEMM is bound by reading its weights, which the memory term counts, so the kernel
+        curve is read at ``max(rows, knee)``.
         """
         dtype = dtype if dtype in self.peak else "bf16"
         curve, factor = self.curve[dtype]
         fraction = curve.fraction(np.maximum(rows, self.knee_rows[dtype]), factor)
         return np.asarray(self.peak[dtype] * fraction * self.efficiency[kind])
+
+
+def knee_of(curve: Curve) -> float:
+    """Rows at which the first point's proportional rise reaches the last point's fraction: where the measured kernel stops
+    being bound by streaming its weights. It belongs to the curve, so a faster memory never slows a kernel."""
+    (rows, fraction), (_, most) = curve.points[0], curve.points[-1]
+    return rows * most / fraction
 
 
 def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str] | None = None) -> Rates:
@@ -99,7 +104,9 @@ def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str]
     for tier in system.tiers:
         if tier.role == "device":
             continue
-        latency = tier.latency.value + sum(system.link(step).latency.value for step in tier.via if step in {x.id for x in system.links})
+        latency = tier.latency.value + sum(
+            system.link(step).latency.value for step in tier.via if step in {x.id for x in system.links}
+        )
         startup = tier.startup.value if tier.startup else 0.0
         tiers.append(
             TierRate(
@@ -129,7 +136,7 @@ def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str]
     return Rates(
         peak={k: c.peak.value for k, c in compute.items()},
         curve={k: (c.gemm, 1.0) for k, c in compute.items()},
-        knee_rows={k: c.peak.value * _DTYPE_BYTES.get(k, 2.0) / (2.0 * memory.read.value) for k, c in compute.items()},
+        knee_rows={k: knee_of(c.gemm) for k, c in compute.items()},
         memory_id=memory.id,
         memory_kind=memory.kind,
         memory_bytes=memory.usable.value,

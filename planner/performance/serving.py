@@ -40,7 +40,9 @@ class Mixed:
     concurrency: Column
 
 
-def mixed_serving(decode_s: Column, prefill_s: Column, batch: Column, chunk: Column, shapes: Shapes, workload: Workload, accept: float) -> Mixed:  # fmt: skip
+def mixed_serving(
+    decode_s: Column, prefill_s: Column, batch: Column, chunk: Column, shapes: Shapes, workload: Workload, accept: float
+) -> Mixed:
     """Prefill and decode share the devices.
 
     Each request costs the instance ``s = m/(C dp) * P`` seconds of prefill, during which nobody decodes. B = b dp pp
@@ -66,7 +68,9 @@ def mixed_serving(decode_s: Column, prefill_s: Column, batch: Column, chunk: Col
     return Mixed(tpot, ttft, rate, running + rate * ttft)
 
 
-def largest_period(ttft_limit_s: float, tpot_s: float, batch: float, chunk: float, dp: float, pp: float, workload: Workload) -> float:
+def largest_period(
+    ttft_limit_s: float, tpot_s: float, batch: float, chunk: float, dp: float, pp: float, workload: Workload
+) -> float:
     """The longest period P + D of an aggregated instance at which TTFT meets its limit, if TPOT is ``tpot_s`` (seconds).
 
     With A = passes + pp - 1/2, S = sigma p and rho = kappa p, ``A p + kappa sigma p^2 / (2 (1 - kappa p)) = L`` is a quadratic
@@ -123,7 +127,9 @@ def utilisation_for_wait(wait_s: Column, service_s: Column) -> Column:
     return np.where(wait_s < 0.0, 0.0, share)
 
 
-def handoff_seconds(pieces: ModelPieces, input_tokens: float, shapes: Shapes, levels: tuple[Level, ...], distance: float) -> Column:
+def handoff_seconds(
+    pieces: ModelPieces, input_tokens: float, shapes: Shapes, levels: tuple[Level, ...], distance: float
+) -> Column:
     """Moving a prompt's caches into a decode instance from ``distance`` devices away (seconds, once a request).
 
     Each of the receiving rank's ``tp * pp`` devices takes its share; what tensor parallelism replicates is received

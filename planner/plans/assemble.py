@@ -150,7 +150,9 @@ def _cost(context: Context, operation: Operation, others: list[tuple[str, str, O
     if split.input_hit is None:
         reasons["input_hit"] = "the workload has no cached input tokens"
     expected = split.blended
-    moved = [blended_usd(context, o.usd_per_hour, o.requests_per_s) if o.requests_per_s > 0 else float("inf") for _, _, o in others]
+    moved = [
+        blended_usd(context, o.usd_per_hour, o.requests_per_s) if o.requests_per_s > 0 else float("inf") for _, _, o in others
+    ]
     moved += [blended_usd(context, hour, operation.requests_per_s) for hour in hour_moves(context, operation.units)]
     figures = {name: getattr(prices, name).value for name in type(prices).model_fields if hasattr(getattr(prices, name), "grade")}
     figures["utilisation"] = context.utilisation
@@ -191,7 +193,11 @@ def _cost(context: Context, operation: Operation, others: list[tuple[str, str, O
     }
 
 
-_UNITS = {"cost": "USD per million tokens, blended", "throughput": "output tokens/s per device paid for", "latency": "ms per output token"}
+_UNITS = {
+    "cost": "USD per million tokens, blended",
+    "throughput": "output tokens/s per device paid for",
+    "latency": "ms per output token",
+}
 
 
 def _certificate(context: Context, operation: Operation, certificate: Certificate, space: Space) -> dict[str, Any]:
@@ -247,10 +253,12 @@ def _least(context: Context, least: Decision | None, operation: Operation | None
         "tpot_ms": operation.tpot_s * 1e3,
         "ttft_ms": operation.ttft_s * 1e3,
         "units": list(least.units),
+        "devices_paid": operation.devices_paid,
         "pools": [
             {
                 "phase": pool.phase,
                 "replicas": pool.replicas,
+                "devices": pool.devices,
                 "configuration": configuration(pool, context),
                 "placement_basis": pool.basis,
             }

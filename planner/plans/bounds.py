@@ -43,7 +43,8 @@ class Charge:
 def charge_of(context: Context, objective: str, tpot_s: float | None) -> Charge:
     """The charge of an objective in a context; ``tpot_s`` may differ from the workload's (the least TPOT is sought without)."""
     weights = {
-        phase: (pool.usd_per_unit_hour if objective == "cost" else float(pool.unit_devices)) for phase, pool in context.pools.items()
+        phase: (pool.usd_per_unit_hour if objective == "cost" else float(pool.unit_devices))
+        for phase, pool in context.pools.items()
     }
     workload = context.inputs.workload
     return Charge(
@@ -81,7 +82,9 @@ def meets(charge: Charge, tpot: Column, ttft: Column) -> np.ndarray:
     return np.asarray(good)
 
 
-def packing(context: Context, space: Space, charge: Charge, instance: Column, concurrency: Column) -> tuple[Column, Column, Column]:
+def packing(
+    context: Context, space: Space, charge: Charge, instance: Column, concurrency: Column
+) -> tuple[Column, Column, Column]:
     """Best ``(replicas per charge, units, replicas)`` for aggregated instances of these sizes under the caps."""
     declared, pool = space.pools["mixed"], context.pools["mixed"]
     best, units_best, replicas_best = np.zeros_like(instance), np.ones_like(instance), np.zeros_like(instance)
@@ -97,14 +100,18 @@ def packing(context: Context, space: Space, charge: Charge, instance: Column, co
     return best, units_best, replicas_best
 
 
-def mixed_merit(context: Context, space: Space, charge: Charge, tpot: Column, rate: Column, instance: Column, concurrency: Column) -> tuple[Column, Column, Column]:  # fmt: skip
+def mixed_merit(
+    context: Context, space: Space, charge: Charge, tpot: Column, rate: Column, instance: Column, concurrency: Column
+) -> tuple[Column, Column, Column]:
     """``(merit, units, replicas)`` of aggregated instances; merit 0 where no instance may be placed."""
     packed, units, replicas = packing(context, space, charge, instance, concurrency)
     merit = np.where(packed > 0.0, 1.0 / tpot if charge.objective == "latency" else rate * packed, 0.0)
     return merit, units, replicas
 
 
-def mixed_cell_merit(context: Context, space: Space, charge: Charge, group: MixedGroup, cells: Cells) -> tuple[Column, Column, Column]:
+def mixed_cell_merit(
+    context: Context, space: Space, charge: Charge, group: MixedGroup, cells: Cells
+) -> tuple[Column, Column, Column]:
     """``(merit, rate, tpot)`` bounds of cells before any placement; merit 0 where limits close the cell."""
     tpot, ttft, rate, running = group.bounds(cells)
     merit, _, _ = mixed_merit(context, space, charge, tpot, rate, group.shapes.take(cells.row).devices, running)
@@ -126,8 +133,10 @@ def with_period(pool: PoolContext, decision: PoolDecision, tpot_s: float) -> Poo
     return replace(decision, period_s=round12(period))
 
 
-def placed_merit(context: Context, space: Space, charge: Charge, group: MixedGroup, row: int, low: int, high: int, tpot: float) -> tuple[float, float, float]:  # fmt: skip
-    """``(merit, rate, tpot)`` bounds over batches ``low..high`` of a row if no placement at ``low`` has a shorter TPOT than ``tpot``.
+def placed_merit(
+    context: Context, space: Space, charge: Charge, group: MixedGroup, row: int, low: int, high: int, tpot: float
+) -> tuple[float, float, float]:
+    """``(merit, rate, tpot)`` bounds over batches ``low..high`` of a row where no placement at ``low`` has a shorter TPOT.
 
     The optimum V of the tier problem is the least TPOT at its batch and grows with the batch, so over the cell
     ``tpot >= V(low)`` and ``X = B / ((n-1) tpot) <= B_high / ((n-1) V(low))``; the bounds without placement hold too.
@@ -138,7 +147,9 @@ def placed_merit(context: Context, space: Space, charge: Charge, group: MixedGro
     shapes, chunk = group.shapes.take(at), group.chunk[at]
     first, last = np.array([float(low)]), np.array([float(high)])
     rate = float((last * shapes.dp * shapes.pp)[0]) / (charge.rounds * tpot) * (1 + 1e-9) if tpot > 0.0 else math.inf
-    least, ttft, loose, running = cell_bounds(pool, shapes, chunk, decode_seconds(pool, shapes, first), group.prefill_s[at], first, last)
+    least, ttft, loose, running = cell_bounds(
+        pool, shapes, chunk, decode_seconds(pool, shapes, first), group.prefill_s[at], first, last
+    )
     rate, tpot = min(rate, float(loose[0])), max(tpot, float(least[0]))
     if not meets(charge, np.array([tpot]), ttft)[0]:
         return 0.0, rate, tpot
@@ -148,9 +159,8 @@ def placed_merit(context: Context, space: Space, charge: Charge, group: MixedGro
 
 def node_name(decision: PoolDecision, low: int, high: int) -> str:
     """The key of a closed node in the certificate."""
-    return (
-        f"{decision.phase} tp{decision.tp} dp{decision.dp} ep{decision.ep} pp{decision.pp} chunk{decision.chunk} batch{low}-{high}"
-    )
+    d = decision
+    return f"{d.phase} tp{d.tp} dp{d.dp} ep{d.ep} pp{d.pp} chunk{d.chunk} batch{low}-{high}"
 
 
 def proven_seconds(pool: PoolContext, decision: PoolDecision, proof: str) -> float:

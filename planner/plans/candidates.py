@@ -115,7 +115,9 @@ class MixedGroup:
         return cell_bounds(self.pool, shapes, chunk, decode_s, prefill_s, cells.low, cells.high)
 
 
-def cell_bounds(pool: PoolContext, shapes: Shapes, chunk: Column, decode_s: Column, prefill_s: Column, low: Column, high: Column) -> tuple[Column, Column, Column, Column]:  # fmt: skip
+def cell_bounds(
+    pool: PoolContext, shapes: Shapes, chunk: Column, decode_s: Column, prefill_s: Column, low: Column, high: Column
+) -> tuple[Column, Column, Column, Column]:
     """Bounds over a cell from the pass times at its lowest batch, since no pass gets faster as the batch grows.
 
     TPOT is least at the lowest batch. ``X = 1 / ((n-1) (pp D / (a B)) + s P)`` grows as D falls and B grows: it is at most

@@ -1,7 +1,7 @@
 """``verify --full``: walk the whole declared space and look for a configuration that undercuts the plan's bound.
 
-Cells that fit in device memory are closed by their bound, or else every batch in them is evaluated. Cells that need other memories
-are closed by their bound without placement, or by a proof the certificate stores; each proof is checked by linear algebra alone.
+Cells that fit in device memory are closed by their bound, or else every batch in them is evaluated. Cells that need other
+memories are closed by their bound without placement, or by a proof that the certificate stores, checked by linear algebra alone.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _undercut(path: str, found: Any) -> Entry:
     return (path, "certificate: no configuration of the space undercuts the bound", "closed", found)
 
 
-def _mixed(context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]) -> Iterator[Entry]:
+def _mixed(
+    context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]
+) -> Iterator[Entry]:
     pool = context.pools["mixed"]
     for group in mixed_groups(pool, space.pools["mixed"]):
         cells = group.cells
@@ -102,11 +104,19 @@ def _mixed(context: Context, space: Space, charge: Charge, allowed: float, nodes
                 rows = np.full(len(batch), row)
                 served = group.serve(rows, batch)
                 exact, _, _ = mixed_merit(
-                    context, space, charge, served.tpot_s, served.requests_per_s, group.shapes.take(rows).devices, served.concurrency
+                    context,
+                    space,
+                    charge,
+                    served.tpot_s,
+                    served.requests_per_s,
+                    group.shapes.take(rows).devices,
+                    served.concurrency,
                 )
                 exact = np.where(meets(charge, served.tpot_s, served.ttft_s), exact, 0.0)
                 if exact.max() > allowed:
-                    yield _undercut("certificate.bound", f"{decision} reaches a merit of {exact.max():.12g}, above {allowed:.12g}")
+                    yield _undercut(
+                        "certificate.bound", f"{decision} reaches a merit of {exact.max():.12g}, above {allowed:.12g}"
+                    )
                 continue
             for start, end, proofs in _segments(nodes, decision, low, high):
                 bounded = float(merit[i])
@@ -120,7 +130,9 @@ def _mixed(context: Context, space: Space, charge: Charge, allowed: float, nodes
                     yield _undercut("certificate.nodes", f"{decision}, batches {start}-{end}: merit bound {bounded:.12g}")
 
 
-def _disaggregated(context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]) -> list[Entry]:
+def _disaggregated(
+    context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]
+) -> list[Entry]:
     prefill, decode = _prefill_table(context, space, nodes), _decode_table(context, space, charge, allowed, nodes)
     prefill_devices, decode_devices, weight = split_table(context, space, charge)
     if not prefill or not decode:
@@ -131,14 +143,18 @@ def _disaggregated(context: Context, space: Space, charge: Charge, allowed: floa
         least = min((tpot for size, _, tpot in decode if size <= room), default=np.inf)
         merit = 1.0 / least if least > 0.0 else np.inf
     else:
-        rate = np.minimum(best_rate(prefill, prefill_devices, None, charge), best_rate(decode, decode_devices, charge.cap, charge))
+        rate = np.minimum(
+            best_rate(prefill, prefill_devices, None, charge), best_rate(decode, decode_devices, charge.cap, charge)
+        )
         merit = float(np.max(rate / weight, initial=0.0))
     if merit > allowed:
         return [_undercut("certificate.bound", f"some split reaches a merit of up to {merit:.12g}, above {allowed:.12g}")]
     return []
 
 
-def _prefill_table(context: Context, space: Space, nodes: dict[Shape, list[tuple[int, int, str]]]) -> list[tuple[int, float, float]]:
+def _prefill_table(
+    context: Context, space: Space, nodes: dict[Shape, list[tuple[int, int, str]]]
+) -> list[tuple[int, float, float]]:
     pool = context.pool("prefill")
     table = []
     for group in prefill_rows(pool, space.pools.get("prefill") or space.pools["mixed"]):
@@ -161,7 +177,9 @@ def _prefill_table(context: Context, space: Space, nodes: dict[Shape, list[tuple
     return table
 
 
-def _decode_table(context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]) -> list[tuple[int, float, float]]:  # fmt: skip
+def _decode_table(
+    context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]
+) -> list[tuple[int, float, float]]:
     """Every fitting batch exactly; the rest by the better of its bound and a stored proof."""
     pool = context.pool("decode")
     declared = space.pools.get("decode") or space.pools["mixed"]

@@ -20,9 +20,9 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
     lines = [
         f"{operation.mode} serving of {inputs.model.id} on {plan['hardware']}: "
         + "; ".join(
-            f"{p['phase']} pool {p['replicas']} x (tp {p['configuration']['tp']}, attention dp {p['configuration']['attention_dp']}, "
-            f"ep {p['configuration']['ep']}, pp {p['configuration']['pp']})"
-            for p in plan["pools"]
+            f"{s.decision.phase} pool {s.decision.replicas} x (tp {s.decision.tp}, attention dp {s.decision.dp}, "
+            f"ep {s.decision.ep}, pp {s.decision.pp})"
+            for s in operation.pools
         )
     ]
     for phase, resource, share in _leading(plan):
@@ -40,13 +40,14 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
     for state, pool in zip(operation.pools, plan["pools"], strict=True):
         for row in pool["placement"]:
             if row["tier"] != pool["memory"]["tier"]:
-                offload.append(
-                    f"{pool['phase']} pool: {row['share']:.1%} of {row['item']} ({gb(row['bytes'])}) lies in {row['tier']}, {row['access']}"
-                )
+                where = f"{row['share']:.1%} of {row['item']} ({gb(row['bytes'])}) lies in {row['tier']}, {row['access']}"
+                offload.append(f"{pool['phase']} pool: {where}")
         for phase in state.decision.phases:
             extra = _exposed(state, phase)
             if extra > 0.0 and any(row["tier"] != pool["memory"]["tier"] for row in pool["placement"]):
-                offload.append(f"{pool['phase']} pool: fetching it adds {extra * 1e3:.3f} ms to each {phase} pass of the slowest stage")
+                offload.append(
+                    f"{pool['phase']} pool: fetching it adds {extra * 1e3:.3f} ms to each {phase} pass of the slowest stage"
+                )
     limits = []
     if workload.tpot_s is not None:
         limits.append(f"TPOT {operation.tpot_s * 1e3:.2f} ms of the {workload.tpot_s * 1e3:g} ms allowed")

@@ -55,7 +55,17 @@ def combine(value: float, moved: list[float]) -> dict[str, float | None]:
     }
 
 
-_PRICE_FIGURES = ("cost_of_capital", "life", "residual_value", "installation", "maintenance", "staff", "electricity", "power_utilisation", "pue")  # fmt: skip
+_PRICE_FIGURES = (
+    "cost_of_capital",
+    "life",
+    "residual_value",
+    "installation",
+    "maintenance",
+    "staff",
+    "electricity",
+    "power_utilisation",
+    "pue",
+)
 
 
 def pool_hour(pool: PoolContext, prices: OwnedPrices, capex_usd: float) -> float:

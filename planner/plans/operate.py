@@ -199,9 +199,18 @@ def operate(
         prefill_share = float(served.requests_per_s[0]) * workload.miss_tokens / (row.chunk[0] * row.shapes.dp[0])
         input_share = float(prefill_share * state.seconds["prefill"])
         return Operation(
-            "aggregated", (state,), tpot, float(served.ttft_s[0]), rate, float(served.concurrency[0]) * replicas,
-            units, devices_paid, usd, input_share, input_share,
-        )  # fmt: skip
+            "aggregated",
+            (state,),
+            tpot,
+            float(served.ttft_s[0]),
+            rate,
+            float(served.concurrency[0]) * replicas,
+            units,
+            devices_paid,
+            usd,
+            input_share,
+            input_share,
+        )
     if set(by_phase) != {"prefill", "decode"}:
         raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
     return _disaggregated(context, states, units, devices_paid, usd, busy)
@@ -233,9 +242,18 @@ def _disaggregated(
     total = prefill.decision.devices * prefill.pool.usd_per_unit_hour / prefill.pool.unit_devices
     total_decode = decode.decision.devices * decode.pool.usd_per_unit_hour / decode.pool.unit_devices
     return Operation(
-        "disaggregated", (prefill, decode), tpot, ttft, rate, rate * (ttft + rounds * tpot),
-        units, devices_paid, usd, total / (total + total_decode), float(used[0]),
-    )  # fmt: skip
+        "disaggregated",
+        (prefill, decode),
+        tpot,
+        ttft,
+        rate,
+        rate * (ttft + rounds * tpot),
+        units,
+        devices_paid,
+        usd,
+        total / (total + total_decode),
+        float(used[0]),
+    )
 
 
 def handoff_time(context: Context, decode_shapes: Shapes) -> np.ndarray:

@@ -48,7 +48,16 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
                 size = block.routed.member_bytes * window.layers
                 per_device = size / (decision.tp * decision.dp)
                 total = size * block.routed.experts
-                rows.append((number, "routed experts", f"{label}: routed experts", total, decision.replicas, per_device * block.routed.experts))
+                rows.append(
+                    (
+                        number,
+                        "routed experts",
+                        f"{label}: routed experts",
+                        total,
+                        decision.replicas,
+                        per_device * block.routed.experts,
+                    )
+                )
                 if slots > block.routed.experts:
                     extra = size * (slots - block.routed.experts)
                     share = per_device * (slots - block.routed.experts)

@@ -33,12 +33,14 @@ def provenance_of(inputs: Inputs) -> dict[str, Any]:
             found.setdefault(key, []).append(path)
             if figure["grade"] in "CD":
                 low, high = figure.get("low"), figure.get("high")
-                estimates.append({"figure": path, "grade": figure["grade"], "low": low, "high": high, "note": figure.get("note", "")})
+                estimates.append(
+                    {"figure": path, "grade": figure["grade"], "low": low, "high": high, "note": figure.get("note", "")}
+                )
     rows = [
         {"grade": grade, "source": source, "as_of": as_of or None, "figures": figures}
         for (grade, source, as_of), figures in sorted(found.items(), key=lambda e: (_ORDER.index(e[0][0]), e[0][1], e[0][2]))
     ]
     model = data["model"]
     rows.append({"grade": "A", "source": model["source"], "as_of": model.get("as_of"), "figures": ["model"]})
-    grades = [row["grade"] for row in rows]
+    grades = [str(row["grade"]) for row in rows]
     return {"lowest_grade": max(grades, key=_ORDER.index), "sources": rows, "estimates": estimates}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.documents import explain_validation, parse_json
-from planner.errors import InputError
+from planner.errors import InputError, VerificationError
 from planner.plans.assemble import SCHEMA_VERSION, Certificate
 from planner.plans.inputs import Inputs
 from planner.plans.operate import Decision, PoolDecision
@@ -29,19 +29,48 @@ class _Configuration(BaseModel):
 
 
 def read_plan(text: str, where: str) -> Plan:
-    """Parse and validate a plan; ``InputError`` with file and key where it is not one."""
+    """Parse and validate a plan.
+
+    ``InputError`` with file and key where it is not one; ``VerificationError`` where only a number leaves its range, since a
+    changed number is the business of verification.
+    """
     data = parse_json(text, where)
     if not isinstance(data, dict):
         raise InputError("is not a plan: the top level is no object", where=where)
     version = data.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise InputError(
-            f"has schema_version {version!r}; this planner reads {SCHEMA_VERSION}", where=where, mend="plan again with this version"
-        )
+    another = InputError(
+        f"has schema_version {version!r}; this planner reads {SCHEMA_VERSION}",
+        where=where,
+        mend="plan again with this version",
+    )
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise another
     try:
-        return Plan.model_validate(data)
+        plan = Plan.model_validate({**data, "schema_version": SCHEMA_VERSION})
     except ValidationError as error:
-        raise explain_validation(error, where) from None
+        if version != SCHEMA_VERSION:
+            raise another from None
+        faults = error.errors(include_url=False)
+        if any(fault["type"] not in _OUT_OF_RANGE or fault["loc"][0] == "inputs" for fault in faults):
+            raise explain_validation(error, where) from None
+        raise _failed([(".".join(str(p) for p in f["loc"]), f["msg"], f["input"]) for f in faults], where) from None
+    if version != SCHEMA_VERSION:
+        raise _failed([("schema_version", SCHEMA_VERSION, version)], where)
+    return plan
+
+
+_OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+
+
+def _failed(rows: list[tuple[str, object, object]], where: str) -> VerificationError:
+    from planner.plans.verify import equation_of
+
+    violations: list[dict[str, object]] = [
+        {"path": path, "equation": equation_of(path), "expected": expected, "found": found} for path, expected, found in rows
+    ]
+    first = violations[0]
+    message = f"violated: {first['equation']}: {first['path']}: expected {first['expected']}, found {first['found']}"
+    return VerificationError(f"{where}: {message}", violations)
 
 
 def inputs_of(plan: Plan, where: str) -> Inputs:
@@ -58,18 +87,31 @@ def _pool(row: dict[str, Any], where: str) -> PoolDecision:
     except ValidationError as error:
         raise explain_validation(error, where) from None
     period = None if found.period_limit_ms is None else found.period_limit_ms / 1e3
-    basis = row["placement_basis"]
+    replicas, basis = row["replicas"], row["placement_basis"]
+    if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 < replicas <= 10_000_000:
+        raise InputError("replicas must be a count", where=where)
+    if not (basis is None or isinstance(basis, str)):
+        raise InputError("placement_basis must be text", where=where)
     return PoolDecision(
-        row["phase"], row["replicas"], found.tp, found.attention_dp, found.ep, found.pp,
-        found.batch_per_rank, found.prefill_tokens_per_rank, basis, period,
-    )  # fmt: skip
+        row["phase"],
+        replicas,
+        found.tp,
+        found.attention_dp,
+        found.ep,
+        found.pp,
+        found.batch_per_rank,
+        found.prefill_tokens_per_rank,
+        basis,
+        period,
+    )
 
 
 def decision_of(plan: Plan, where: str) -> Decision:
     """The chosen decision."""
     pools = [pool.model_dump() for pool in plan.pools]
     return Decision(
-        tuple(_pool(pool, f"{where}: pools.{index}") for index, pool in enumerate(pools)), tuple(unit.units for unit in plan.units)
+        tuple(_pool(pool, f"{where}: pools.{index}") for index, pool in enumerate(pools)),
+        tuple(unit.units for unit in plan.units),
     )
 
 

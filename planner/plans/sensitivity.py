@@ -71,7 +71,8 @@ def resource_seconds(state: PoolState, phase: str) -> dict[str, float]:
             add("layer floor", repeat * float(block.floor[0]))
             compute, moved, network = float(block.compute[0]), float(block.memory[0]), float(block.communication[0])
             if block.overlapped:
-                add(*max((("compute", compute), (memory, moved), ("network", network)), key=lambda e: e[1]), repeat)  # type: ignore[misc]
+                name, most = max((("compute", compute), (memory, moved), ("network", network)), key=lambda e: e[1])
+                add(name, repeat * most)
                 continue
             add("compute" if compute > moved else memory, repeat * max(compute, moved))
             add("network", repeat * network)
@@ -141,7 +142,9 @@ def shadow_price_rows(context: Context, decision: Decision, operation: Operation
     ]
 
 
-def _objective_slope(context: Context, operation: Operation, phase_seconds: dict[str, float], state: PoolState) -> tuple[float, float]:
+def _objective_slope(
+    context: Context, operation: Operation, phase_seconds: dict[str, float], state: PoolState
+) -> tuple[float, float]:
     """``(objective per unit, relative gain in throughput per unit)`` for a change of the phases' seconds per unit."""
     weights = state.problem.weights
     if operation.mode == "aggregated":
@@ -149,7 +152,11 @@ def _objective_slope(context: Context, operation: Operation, phase_seconds: dict
         relative = -tpot / operation.tpot_s
     else:
         phase = state.decision.phase
-        binds = operation.busy < 0.999999 * _busy_cap(operation) if phase == "decode" else operation.busy >= 0.999999 * _busy_cap(operation)
+        binds = (
+            operation.busy < 0.999999 * _busy_cap(operation)
+            if phase == "decode"
+            else operation.busy >= 0.999999 * _busy_cap(operation)
+        )
         relative = -phase_seconds.get(phase, 0.0) / state.seconds[phase] if binds else 0.0
         if context.inputs.options.objective == "latency":
             relative = -phase_seconds.get(phase, 0.0) / state.seconds[phase] if phase == "decode" else 0.0
@@ -241,7 +248,14 @@ def _rate_prices(context: Context, operation: Operation, state: PoolState) -> li
         low, high = _rate_range(state, name)
         worth = relative * operation.usd_per_hour / state.decision.devices
         row = _Price(
-            state.decision.phase, f"{name} bandwidth", "GB/s", slope, rates[name] * low, rates[name] * high, worth, state.decision.devices
+            state.decision.phase,
+            f"{name} bandwidth",
+            "GB/s",
+            slope,
+            rates[name] * low,
+            rates[name] * high,
+            worth,
+            state.decision.devices,
         )
         rows.append(row)
     return rows

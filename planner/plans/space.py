@@ -58,8 +58,10 @@ def pool_space(pool: PoolContext) -> PoolSpace:
     node = system.devices_per_node
     inner = max((level.devices for level in pool.rates.levels if math.isfinite(level.devices)), default=1.0)
     reach = max((level.devices for level in pool.rates.levels), default=1.0)
-    axes = {item.tensor_axis for w in (*pieces.windows, *pieces.draft) for b in w.blocks for item in (*b.gemms, *b.caches, *b.lookups)}
-    routed = [b.routed for w in (*pieces.windows, *pieces.draft) for b in w.blocks if b.routed]
+    blocks = [b for w in (*pieces.windows, *pieces.draft) for b in w.blocks]
+    axes = {g.tensor_axis for b in blocks for g in b.gemms} | {c.tensor_axis for b in blocks for c in b.caches}
+    axes |= {table.tensor_axis for b in blocks for table in b.lookups}
+    routed = [b.routed for b in blocks if b.routed]
     axes |= {item.tensor_axis for item in routed}
     experts = min((item.experts for item in routed), default=0)
     rejected = dict.fromkeys(("devices", "divisibility", "topology"), 0)
@@ -132,8 +134,8 @@ class Space:
     aggregated: bool
     disaggregated: bool
     splits: tuple[tuple[int, int, int, int], ...]
-    """(prefill units or devices, decode units or devices …) as ``(prefill devices, decode devices, prefill units, decode units)``;
-    in a shared system the units are those of both together and the second unit count is 0."""
+    """``(prefill devices, decode devices, prefill units, decode units)``; in a shared system the third counts the units of both
+    together and the fourth is 0."""
 
 
 def declare_space(context: Context) -> Space:
@@ -158,7 +160,7 @@ def declare_space(context: Context) -> Space:
 
 
 def split_grain(total: int, node: int) -> int:
-    """Devices by which the prefill share of a shared system moves: single devices up to 64, whole nodes beyond 512, else halves."""
+    """Devices by which the prefill share moves: single devices up to 64, whole nodes beyond 512, half nodes between."""
     if total <= 64:
         return 1
     return node if total > 512 else max(node // 2, 1)

@@ -67,7 +67,9 @@ class TierProblem:
     capacity_rows: dict[tuple[int, str], int]
 
 
-def window_items(pieces: ModelPieces, shapes: Shapes, passes: Mapping[str, PassTimes], sequences: float, reserved_tokens: int, page_tokens: int) -> tuple[Item, ...]:  # fmt: skip
+def window_items(
+    pieces: ModelPieces, shapes: Shapes, passes: Mapping[str, PassTimes], sequences: float, reserved_tokens: int, page_tokens: int
+) -> tuple[Item, ...]:
     """The items of every window (draft last) with bytes held and moved per layer; ``shapes`` has one row."""
     items: list[Item] = []
     for number, window in enumerate((*pieces.windows, *pieces.draft)):
@@ -165,8 +167,8 @@ def build_tier_problem(
         if choice.mode != "resident":
             buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
             buffered = 0.0 if item.kind == "lookup" else min(buffered, item.held)
-            own = capacity.setdefault((choice.stage, rates.memory_id), {})
-            own[index] = own.get(index, 0.0) + 2.0 * buffered / 1e9
+            buffers = capacity.setdefault((choice.stage, rates.memory_id), {})
+            buffers[index] = buffers.get(index, 0.0) + 2.0 * buffered / 1e9
     for (stage, number), entries in placed.items():
         row(f"placed {stage}/{items[number].window}/{items[number].name}", entries, 1.0, True)
     capacity_rows: dict[tuple[int, str], int] = {}
@@ -179,7 +181,9 @@ def build_tier_problem(
         column = first_time + position
         blocks = passes[phase].windows[window]
         base = sum(float(b.total[0]) for b in blocks)
-        own = sum(float(b.static_read[0] + b.routed_read[0] + b.lookup_read[0] + b.cache_read[0] + b.cache_write[0]) for b in blocks)
+        own = sum(
+            float(b.static_read[0] + b.routed_read[0] + b.lookup_read[0] + b.cache_read[0] + b.cache_write[0]) for b in blocks
+        )
         exposed: dict[int, float] = {column: -1.0}
         memory: dict[int, float] = {column: -1.0}
         loads: dict[str, dict[int, float]] = {}
@@ -210,17 +214,17 @@ def build_tier_problem(
                 time_rows.append((stage, window, phase, rid))
     for stage, _ in enumerate(layers):
         for number, phase in enumerate(phases):
-            entries = {first_phase + number: -1.0}
+            summed = {first_phase + number: -1.0}
             for position, (at, window, which) in enumerate(windows):
                 if at == stage and which == phase:
-                    entries[first_time + position] = passes[phase].repeats[stage][window]
+                    summed[first_time + position] = passes[phase].repeats[stage][window]
             fixed = float(passes[phase].step[0] + passes[phase].hop[0])
-            row(f"stage {stage}/{phase}", entries, -fixed * 1e3)
+            row(f"stage {stage}/{phase}", summed, -fixed * 1e3)
     if period_s is not None:
         row("period", {first_phase + number: 1.0 for number in range(len(phases))}, period_s * 1e3)
     matrix = np.zeros((len(rows), len(columns)))
-    for number, entries in enumerate(data):
-        for index, value in entries.items():
+    for number, filled in enumerate(data):
+        for index, value in filled.items():
             matrix[number, index] = value
     cost = np.zeros(len(columns))
     for number, phase in enumerate(phases):
@@ -232,9 +236,7 @@ def build_tier_problem(
             item = items[choice.item]
             share = item.held * layers[choice.stage][item.window] / total
             cost[index] = TIE_BREAK_MS * depth[choice.tier] * share
-    program = LinearProgram(
-        tuple(columns), tuple(rows), cost, matrix, np.array(limit, dtype=float), np.array(equal, dtype=bool)
-    )
+    program = LinearProgram(tuple(columns), tuple(rows), cost, matrix, np.array(limit, dtype=float), np.array(equal, dtype=bool))
     return TierProblem(program, items, tuple(choices), tuple(layers), phases, dict(weights), tuple(time_rows), capacity_rows)
 
 

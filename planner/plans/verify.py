@@ -2,7 +2,8 @@
 
 Every number outside the embedded inputs is recomputed from the inputs and the decision by the equations of the model;
 every limit is checked; the placement's basis is checked to be an optimal vertex (a feasible point with no negative
-reduced cost), and the gap against the bound. ``full`` also walks the whole declared space and refuses a bound that some configuration undercuts.
+reduced cost), and the gap against the bound. ``full`` also walks the whole declared space and refuses a bound that some
+configuration undercuts.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
         operation = operate(context, decision)
         expected = assemble(context, decision, certificate_of(plan), least)
     except InputError as error:
-        return [Violation("pools", "configuration: what the plan was computed for", "a configuration of this space", str(error))], []
+        return [
+            Violation("pools", "configuration: what the plan was computed for", "a configuration of this space", str(error))
+        ], []
     violations = _compare(expected, plan.to_data())
     violations += _limit_violations(context, operation)
     violations += _least_violations(context, least, plan)
@@ -118,13 +121,19 @@ def _shape_violations(context: Context, decision: Decision) -> list[Violation]:
         if declared is None or not any(
             s.pp == pool.pp and bool(((s.tp == pool.tp) & (s.dp == pool.dp) & (s.ep == pool.ep)).any()) for s in declared.shapes
         ):
-            found.append(Violation(path, "configuration: divisibility, topology and runtime rules", "a shape of the space", str(pool)))
+            found.append(
+                Violation(path, "configuration: divisibility, topology and runtime rules", "a shape of the space", str(pool))
+            )
             continue
         decodes, prefills = pool.phase != "prefill", pool.phase != "decode"
         if not (1 <= pool.batch <= declared.batches if decodes else pool.batch == 0):
-            found.append(Violation(f"{path}.batch_per_rank", "configuration: batch within the space", declared.batches, pool.batch))
+            found.append(
+                Violation(f"{path}.batch_per_rank", "configuration: batch within the space", declared.batches, pool.batch)
+            )
         if pool.chunk not in declared.chunks if prefills else pool.chunk != 0:
-            found.append(Violation(f"{path}.prefill_tokens_per_rank", "configuration: within the space", list(declared.chunks), pool.chunk))
+            found.append(
+                Violation(f"{path}.prefill_tokens_per_rank", "configuration: within the space", list(declared.chunks), pool.chunk)
+            )
     return found
 
 
@@ -162,8 +171,18 @@ def _least_violations(context: Context, least: Decision | None, plan: Plan) -> l
     for check in checks(context, operation):
         if not check.holds and check.name != "service level TPOT":
             found.append(Violation("explanation.least_tpot", f"limit: {check.name}", check.limit, check.value))
-    if plan.prediction.tpot_ms.expected < operation.tpot_s * 1e3 * (1.0 - 1e-6) - plan.certificate.gap_allowed * operation.tpot_s * 1e3:
-        found.append(Violation("explanation.least_tpot.tpot_ms", "least TPOT: not above the plan's own", plan.prediction.tpot_ms.expected, operation.tpot_s * 1e3))  # fmt: skip
+    if (
+        plan.prediction.tpot_ms.expected
+        < operation.tpot_s * 1e3 * (1.0 - 1e-6) - plan.certificate.gap_allowed * operation.tpot_s * 1e3
+    ):
+        found.append(
+            Violation(
+                "explanation.least_tpot.tpot_ms",
+                "least TPOT: not above the plan's own",
+                plan.prediction.tpot_ms.expected,
+                operation.tpot_s * 1e3,
+            )
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
-from planner.quantities import Figure, figure_of
+from planner.quantities import Figure, FractionFigure, PositiveFraction, UsdPerKwhFigure, YearsFigure
 
 
 class OwnedPrices(BaseModel):
@@ -21,22 +21,22 @@ class OwnedPrices(BaseModel):
     id: Literal["owned"]
     as_of: date
     currency: Literal["USD"]
-    cost_of_capital: figure_of("fraction", exclusive=False)
+    cost_of_capital: FractionFigure
     """Per year."""
-    life: figure_of("years")
-    residual_value: figure_of("fraction", exclusive=False)
+    life: YearsFigure
+    residual_value: FractionFigure
     """Of the capital cost, at the end of life."""
-    installation: figure_of("fraction", exclusive=False)
+    installation: FractionFigure
     """Added to the capital cost: network, storage, racks, commissioning."""
-    maintenance: figure_of("fraction", exclusive=False)
+    maintenance: FractionFigure
     """Of the capital cost per year."""
-    staff: figure_of("fraction", exclusive=False)
+    staff: FractionFigure
     """Of the capital cost per year."""
-    electricity: figure_of("usd_per_kwh", exclusive=False)
-    power_utilisation: figure_of("fraction", exclusive=False)
+    electricity: UsdPerKwhFigure
+    power_utilisation: FractionFigure
     """Mean power over the system's stated power."""
-    pue: figure_of("fraction")
-    utilisation: figure_of("fraction")
+    pue: PositiveFraction
+    utilisation: PositiveFraction
     """Share of the hours in which the deployment serves its load."""
 
     @model_validator(mode="after")

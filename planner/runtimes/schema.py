@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
-from planner.quantities import Figure, figure_of
+from planner.quantities import BytesFigure, CountFigure, Figure, FractionFigure, PositiveFraction, SecondsFigure
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,12 +20,12 @@ class Floors(BaseModel):
 
     model_config = _CONFIG
 
-    attention: figure_of("s", exclusive=False)
-    mlp: figure_of("s", exclusive=False)
-    moe: figure_of("s", exclusive=False)
-    step: figure_of("s", exclusive=False)
+    attention: SecondsFigure
+    mlp: SecondsFigure
+    moe: SecondsFigure
+    step: SecondsFigure
     """Once a step: scheduling, sampling, input preparation."""
-    sequence: figure_of("s", exclusive=False)
+    sequence: SecondsFigure
     """Once a step for each running sequence of a rank."""
 
 
@@ -34,9 +34,9 @@ class Efficiencies(BaseModel):
 
     model_config = _CONFIG
 
-    dense: figure_of("fraction")
-    routed: figure_of("fraction")
-    attention: figure_of("fraction")
+    dense: PositiveFraction
+    routed: PositiveFraction
+    attention: PositiveFraction
     """Of the dense peak, for attention cores; the kernel curve is not applied to them."""
 
     @model_validator(mode="after")
@@ -52,15 +52,15 @@ class Reserves(BaseModel):
 
     model_config = _CONFIG
 
-    context: figure_of("bytes", exclusive=False)
-    graphs: figure_of("bytes", exclusive=False)
-    communication: figure_of("bytes", exclusive=False)
+    context: BytesFigure
+    graphs: BytesFigure
+    communication: BytesFigure
     """Collective buffers, for groups of two devices or more."""
-    expert_buffers_per_token: figure_of("bytes", exclusive=False)
+    expert_buffers_per_token: BytesFigure
     """Dispatch and combine buffers, per token of a pass and rank, with expert parallelism."""
-    activation_hidden_multiple: figure_of("count", exclusive=False)
+    activation_hidden_multiple: CountFigure
     """Peak activation elements per token of a pass, in units of the hidden size (2 bytes each)."""
-    fragmentation: figure_of("fraction", exclusive=False)
+    fragmentation: FractionFigure
     """Share of usable device memory lost to allocator granularity."""
 
 
@@ -76,9 +76,9 @@ class Runtime(BaseModel):
     floors: Floors
     efficiency: Efficiencies
     reserve: Reserves
-    imbalance: figure_of("fraction")
+    imbalance: PositiveFraction
     """Slowest expert-parallel rank over the mean, beyond the router's own statistics."""
-    residual: figure_of("fraction")
+    residual: PositiveFraction
     aggregated: bool
     disaggregated: bool
     streaming: bool

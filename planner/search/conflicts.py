@@ -16,7 +16,7 @@ from planner.hardware import HardwareSelection
 from planner.performance import Rates
 from planner.plans.evaluate import Candidates, memory_need, reserved_bytes
 from planner.plans.inputs import Context, Inputs, PoolContext, build_context
-from planner.plans.operate import Decision, Operation, operate
+from planner.plans.operate import Decision, Operation, PoolDecision, operate
 from planner.plans.space import PoolSpace, declare_space
 from planner.reporter import Reporter
 from planner.search.find import Search
@@ -24,6 +24,17 @@ from planner.search.tables import Stop, Tables, build_tables
 
 MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""
+
+
+RESERVE_FIGURES = {
+    "context": "context",
+    "graphs": "graphs",
+    "communication": "communication",
+    "expert_buffers": "expert_buffers_per_token",
+    "activations": "activation_hidden_multiple",
+    "fragmentation": "fragmentation",
+}
+"""The runtime's figure behind each cause of reserve."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,11 @@ def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, sto
         free = build_tables(free_context, declare_space(free_context))
         if Search(free, "latency", workload.tpot_s, options.gap, reporter, stop).run().decision is not None:
             member = _member(
-                "concurrency", f"at most {context.inputs.options.concurrency} requests in flight", "raise --concurrency", None, "requests"
+                "concurrency",
+                f"at most {context.inputs.options.concurrency} requests in flight",
+                "raise --concurrency",
+                None,
+                "requests",
             )
             return InfeasibleError("proved infeasible: no configuration works with so few requests in flight", [member])
     return _memory(context, tables)
@@ -127,7 +142,7 @@ def _no_shape(context: Context) -> InfeasibleError:
 
 
 def moved_bytes(operation: Operation, phase: str) -> list[tuple[str, str, float, float]]:
-    """``(tier, slowest resource on the way, bytes held there, bytes moved per pass)`` on the fullest device of the phase's pool."""
+    """``(tier, slowest resource on the way, bytes held there, bytes moved per pass)`` on the slowest stage of a phase."""
     state = next(s for s in operation.pools if phase in s.decision.phases)
     problem = state.problem
     stage = state.times.slowest[phase]
@@ -147,6 +162,11 @@ def moved_bytes(operation: Operation, phase: str) -> list[tuple[str, str, float,
         tier = next(t for t in rates.tiers if t.id == tier_id)
         rows.append((tier_id, min(tier.resources, key=lambda r: r[1])[0], held, moved))
     return rows
+
+
+def shape_label(decision: PoolDecision) -> str:
+    """``tp 8, attention dp 1, ep 1, pp 1``."""
+    return f"tp {decision.tp}, attention dp {decision.dp}, ep {decision.ep}, pp {decision.pp}"
 
 
 def _service_level(context: Context, tables: Tables, operation: Operation, decision: Decision) -> InfeasibleError:
@@ -175,7 +195,7 @@ def _service_level(context: Context, tables: Tables, operation: Operation, decis
         members.append(
             _member(
                 f"{state.pool.rates.memory_id} capacity",
-                f"{text}; configuration tp {state.decision.tp}, dp {state.decision.dp}, ep {state.decision.ep}, pp {state.decision.pp}",
+                f"{text}; configuration {shape_label(state.decision)}",
                 f"at most {held_total / 1e9:.3f} GB more on every device would keep it all there",
                 held_total / 1e9,
                 "GB per device",
@@ -184,7 +204,13 @@ def _service_level(context: Context, tables: Tables, operation: Operation, decis
     more = _devices_for(context, lambda inner: _reaches(inner))
     if more is not None:
         members.append(
-            _member("devices", f"{tables.space.pools[next(iter(tables.space.pools))].devices} devices", f"{more} devices", float(more), "devices")
+            _member(
+                "devices",
+                f"{tables.space.pools[next(iter(tables.space.pools))].devices} devices",
+                f"{more} devices",
+                float(more),
+                "devices",
+            )
         )
     return InfeasibleError(message, members)
 
@@ -194,7 +220,9 @@ def _reaches(context: Context) -> bool:
     return Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, Reporter(), Stop()).run().decision is not None
 
 
-def _ttft(context: Context, relaxed: Context, free: Tables, decision: Decision, reporter: Reporter, stop: Stop) -> InfeasibleError:
+def _ttft(
+    context: Context, relaxed: Context, free: Tables, decision: Decision, reporter: Reporter, stop: Stop
+) -> InfeasibleError:
     limit = context.inputs.workload.ttft_s
     assert limit is not None
     low, high = limit, operate(relaxed, decision).ttft_s
@@ -212,11 +240,17 @@ def _ttft(context: Context, relaxed: Context, free: Tables, decision: Decision, 
             high = min(middle, operate(trial, found.decision).ttft_s)
     need = f"{high * 1e3:.0f} ms"
     member = _member(
-        "service level TTFT", f"{limit * 1e3:g} ms asked, about {need} can be reached", f"--ttft {high * 1e3:.0f}ms", high * 1e3, "ms"
+        "service level TTFT",
+        f"{limit * 1e3:g} ms asked, about {need} can be reached",
+        f"--ttft {high * 1e3:.0f}ms",
+        high * 1e3,
+        "ms",
     )
     members = [member]
     if context.inputs.workload.tpot_s is not None:
-        members.append(_member("service level TPOT", f"{context.inputs.workload.tpot_s * 1e3:g} ms asked", "see TTFT", None, "ms"))
+        members.append(
+            _member("service level TPOT", f"{context.inputs.workload.tpot_s * 1e3:g} ms asked", "see TTFT", None, "ms")
+        )
     return InfeasibleError(
         f"proved infeasible: service level TTFT {limit * 1e3:g} ms cannot be met; the least found is {need}", members
     )
@@ -234,11 +268,15 @@ def _memory(context: Context, tables: Tables) -> InfeasibleError:
     below = sum(t.capacity for t in pool.rates.tiers if t.id in pool.tiers)
     g = 1e9
     reserve_text = ", ".join(f"{name} {value / g:.3f}" for name, value in shortage.reserve.items() if value)
-    sources = "; ".join(sorted({figure.source for name, figure in context.inputs.runtime.reserve if figure.value}))
+    figures = [
+        getattr(context.inputs.runtime.reserve, RESERVE_FIGURES[name]) for name, value in shortage.reserve.items() if value
+    ]
+    sources = "; ".join(sorted({figure.source for figure in figures}))
+    needed = shortage.weights + shortage.cache + total_reserve
+    terms = f"weights {shortage.weights / g:.3f} + least KV cache {shortage.cache / g:.3f} + reserve {total_reserve / g:.3f}"
     message = (
-        f"proved infeasible: weights {shortage.weights / g:.3f} + least KV cache {shortage.cache / g:.3f} + reserve {total_reserve / g:.3f} = "
-        f"{(shortage.weights + shortage.cache + total_reserve) / g:.3f} GB a device exceed the {shortage.usable / g:.3f} GB usable of {memory}"
-        f" by {short / g:.3f} GB ({shortage.label})"
+        f"proved infeasible: {terms} = {needed / g:.3f} GB a device exceed the {shortage.usable / g:.3f} GB usable of {memory} "
+        f"by {short / g:.3f} GB ({shortage.label})"
     )
     if below:
         message += f"; the other memories allowed hold {below / g:.1f} GB a device"
@@ -260,7 +298,8 @@ def _memory(context: Context, tables: Tables) -> InfeasibleError:
         _member(
             "reserve",
             f"{total_reserve / g:.3f} GB a device: {reserve_text} ({sources})",
-            f"{short / g:.3f} GB less on every device" + ("" if short < total_reserve else ": more than the whole reserve, so not enough alone"),
+            f"{short / g:.3f} GB less on every device"
+            + ("" if short < total_reserve else ": more than the whole reserve, so not enough alone"),
             short / g,
             "GB per device",
         ),
@@ -268,7 +307,8 @@ def _memory(context: Context, tables: Tables) -> InfeasibleError:
             "least KV cache",
             f"{shortage.cache / g:.3f} GB a device for one running sequence a rank and one being prefilled, "
             f"{context.inputs.workload.reserved_tokens} tokens each",
-            f"{short / g:.3f} GB less on every device" + ("" if short < shortage.cache else ": more than the whole cache, so not enough alone"),
+            f"{short / g:.3f} GB less on every device"
+            + ("" if short < shortage.cache else ": more than the whole cache, so not enough alone"),
             short / g,
             "GB per device",
         ),
@@ -302,10 +342,10 @@ def _devices_for(context: Context, works: Any) -> int | None:
         units = units + 1 if units < 8 else units * 2
         counts.append(units)
     for count in counts:
-        selection = HardwareSelection(system=pool.system, count=max(1, math.ceil(count * pool.unit_devices / pool.system.devices)))
+        selection = HardwareSelection(
+            system=pool.system, count=max(1, math.ceil(count * pool.unit_devices / pool.system.devices))
+        )
         inputs: Inputs = context.inputs.model_copy(update={"hardware": {"mixed": selection}, "options": options})
         if works(build_context(inputs)):
             return selection.devices
     return None
-
-

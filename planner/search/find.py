@@ -17,7 +17,6 @@ import numpy as np
 
 from planner.performance import mixed_serving
 from planner.plans.bounds import charge_of, meets, mixed_cell_merit, mixed_decision, mixed_merit, node_name, placed_merit
-
 from planner.plans.operate import Decision, PoolDecision
 from planner.reporter import Reporter
 from planner.search.tables import Placed, Stop, Tables
@@ -77,7 +76,11 @@ class Search:
         """Take a feasible deployment if it is better, or equal with a smaller key."""
         if not math.isfinite(merit) or merit <= 0.0:
             return
-        if self.best is None or merit > self.best[0] * (1 + 1e-12) or (merit >= self.best[0] * (1 - 1e-12) and key < self.best[1]):
+        if (
+            self.best is None
+            or merit > self.best[0] * (1 + 1e-12)
+            or (merit >= self.best[0] * (1 - 1e-12) and key < self.best[1])
+        ):
             self.best = (merit, key, decision)
             self.reporter.incumbent(merit)
 
@@ -255,9 +258,14 @@ class Search:
         at = np.array([node.row])
         shapes, seconds = group.shapes.take(at), placed.seconds
         served = mixed_serving(
-            np.array([seconds["decode"]]), np.array([seconds["prefill"]]), np.array([float(batch)]), group.chunk[at], shapes,
-            pool.inputs.workload, pool.accept,
-        )  # fmt: skip
+            np.array([seconds["decode"]]),
+            np.array([seconds["prefill"]]),
+            np.array([float(batch)]),
+            group.chunk[at],
+            shapes,
+            pool.inputs.workload,
+            pool.accept,
+        )
         merit, units, replicas = mixed_merit(
             self.context, self.space, self.charge, served.tpot_s, served.requests_per_s, shapes.devices, served.concurrency
         )
@@ -271,5 +279,3 @@ class Search:
     def _close(self, node: Node, proof: str) -> None:
         decision = mixed_decision(self.tables.mixed[node.group], node.row, node.low)
         self.closed[node_name(decision, node.low, node.high)] = proof
-
-

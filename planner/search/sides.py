@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """An exactly known instance: devices, requests per second, latency (prefill: through the pipeline; decode: TPOT), configuration."""
+    """An exactly known instance: devices, requests per second, latency and configuration.
+
+    Latency is the way through the pipeline of a prefill instance, the TPOT of a decode instance (seconds).
+    """
 
     size: int
     rate: float
@@ -73,7 +76,9 @@ class Sides:
             if group.pool.tiers:
                 bound, _ = group.serve(every, group.least_seconds)
                 for i in np.flatnonzero(~group.fits & (bound > 0.0)):
-                    self.open["prefill"].append(Node(0.0, (1, number, int(i), 0), "prefill", number, int(i), 0, 0, float(bound[i]), 0.0))
+                    self.open["prefill"].append(
+                        Node(0.0, (1, number, int(i), 0), "prefill", number, int(i), 0, 0, float(bound[i]), 0.0)
+                    )
 
     def _prefill_decision(self, number: int, row: int) -> PoolDecision:
         group = self.tables.prefill[number]
@@ -94,18 +99,24 @@ class Sides:
             for batch in (cells.low[inside], cells.high[inside]):
                 self._decode_rows(number, cells.row[inside], batch, limit, best)
             for i in inside:
-                pending.append((-float(rate[i]), number, int(cells.row[i]), int(cells.low[i]), int(cells.high[i]), float(tpot[i])))
+                pending.append(
+                    (-float(rate[i]), number, int(cells.row[i]), int(cells.low[i]), int(cells.high[i]), float(tpot[i]))
+                )
             if group.pool.tiers:
                 for i in np.flatnonzero(~cells.fits & good):
                     row, low, high = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
-                    self.open["decode"].append(Node(0.0, (2, number, row, low), "decode", number, row, low, high, float(rate[i]), float(tpot[i])))
+                    self.open["decode"].append(
+                        Node(0.0, (2, number, row, low), "decode", number, row, low, high, float(rate[i]), float(tpot[i]))
+                    )
         if self.search.objective == "latency":
-            self.pruned = [(int(self.tables.decode[n].shapes.devices[row]), -rate, tpot) for rate, n, row, _, _, tpot in pending]
+            self.pruned = [
+                (int(self.tables.decode[n].shapes.devices[row]), -less, least) for less, n, row, _, _, least in pending
+            ]
             return
-        for negative, number, row, low, high, tpot in sorted(pending):
+        for negative, number, row, low, high, least in sorted(pending):
             size = int(self.tables.decode[number].shapes.devices[row])
             if -negative <= best.get(size, 0.0) * (1 + self.search.tolerance / 2) and self.charge.cap is None:
-                self.pruned.append((size, -negative, tpot))
+                self.pruned.append((size, -negative, least))
                 continue
             batch = np.arange(low, high + 1.0)
             self._decode_rows(number, np.full(len(batch), row), batch, limit, best)
@@ -141,7 +152,7 @@ class Sides:
 
     def _rates(self, prefill: list[tuple[int, float, float]], decode: list[tuple[int, float, float]]) -> np.ndarray:
         carried = best_rate(prefill, self.prefill_devices, None, self.charge)
-        return np.minimum(carried, best_rate(decode, self.decode_devices, self.charge.cap, self.charge))
+        return np.asarray(np.minimum(carried, best_rate(decode, self.decode_devices, self.charge.cap, self.charge)))
 
     def _room(self, bounded: bool) -> float:
         """The most decode devices of a split that leaves room for a prefill instance."""
@@ -172,7 +183,11 @@ class Sides:
         n_prefill, n_decode, units, _ = self.splits[index]
         enough = float(rate[index]) * (1 - 1e-12)
         first = min((k for k in prefill if (n_prefill // k.size) * k.rate >= enough), key=Known.order)
-        carries = [k for k in decode if best_rate([(k.size, k.rate, k.latency)], np.array([float(n_decode)]), self.charge.cap, self.charge)[0] >= enough]
+        carries = [
+            k
+            for k in decode
+            if best_rate([(k.size, k.rate, k.latency)], np.array([float(n_decode)]), self.charge.cap, self.charge)[0] >= enough
+        ]
         search.offer(float(merit[index]), (0.0, float(units), 1e9), self._decision(index, first, min(carries, key=Known.order)))
 
     def _decision(self, index: int, prefill: Known, decode: Known) -> Decision:
@@ -204,7 +219,11 @@ class Sides:
                 return 1.0 / node.tpot if size <= self._room(True) else 0.0
             return self.final_bound() if size < min((k.size for k in self.known["prefill"]), default=1 << 60) else 0.0
         own = [(size, node.rate, node.tpot)]
-        rate = self._rates(own, self._table("decode", True)) if node.side == "prefill" else self._rates(self._table("prefill", True), own)
+        rate = (
+            self._rates(own, self._table("decode", True))
+            if node.side == "prefill"
+            else self._rates(self._table("prefill", True), own)
+        )
         return float(np.max(rate / self.weight, initial=0.0))
 
     def process(self, node: Node) -> list[Node]:
@@ -221,7 +240,9 @@ class Sides:
                 group = self.tables.prefill[node.group]
                 rate, through = group.serve(np.array([node.row]), np.array([placed.seconds["prefill"]]))
                 if rate[0] > 0.0:
-                    self.known["prefill"].append(Known(decision.instance_devices, float(rate[0]), float(through[0]), placed.decision))
+                    self.known["prefill"].append(
+                        Known(decision.instance_devices, float(rate[0]), float(through[0]), placed.decision)
+                    )
                     self._offer_best()
             return []
         decode = self.tables.decode[node.group]

@@ -6,7 +6,15 @@ import time
 from dataclasses import dataclass, field, replace
 
 from planner.plans.bounds import with_period
-from planner.plans.candidates import DecodeGroup, MixedGroup, PrefillRows, decode_groups, handoff_columns, mixed_groups, prefill_rows
+from planner.plans.candidates import (
+    DecodeGroup,
+    MixedGroup,
+    PrefillRows,
+    decode_groups,
+    handoff_columns,
+    mixed_groups,
+    prefill_rows,
+)
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
 from planner.plans.operate import PoolDecision, pool_problem
@@ -72,6 +80,8 @@ class Tables:
                 scale, basis = pool.rates.residual, encode_basis(solution.basis)
                 seconds = {phase: s * scale for phase, s in times.phase_s.items()}
                 decided = replace(wanted, basis=basis)
+                if wanted.period_s is not None and solution.basis[-1]:  # its row, the last, is slack: the limit decides nothing
+                    decided = replace(wanted, basis=encode_basis(solution.basis[:-1]), period_s=None)
                 self.placements[wanted] = Placed(decided, seconds, solution.bound / 1e3 * scale, value * scale, basis)
         return self.placements[wanted]
 

@@ -26,7 +26,9 @@ class Lengths(BaseModel):
     @model_validator(mode="after")
     def _skewed_right(self) -> Lengths:
         if self.median is not None and self.median > self.mean:
-            raise ValueError("median is above the mean: a lognormal has mean >= median; leave the median out for constant lengths")
+            raise ValueError(
+                "median is above the mean: a lognormal has mean >= median; leave the median out for constant lengths"
+            )
         return self
 
     @property
