@@ -43,7 +43,6 @@ class Options(BaseModel):
     max_power_kw: _Positive | None = None
     max_usd_per_hour: _Positive | None = None
     allocation: Allocation = "miss_only"
-    slo_on: Literal["expected", "high"] = "expected"
     gap: Annotated[float, Field(ge=0, le=1)] = 0.005
 
 

@@ -202,7 +202,7 @@ def memory_summary(state: PoolState) -> dict[str, Any]:
         "usable_bytes": usable,
         **{f"{name}_bytes": value for name, value in fullest.items()},
         "reserve_bytes": reserve,
-        "free_bytes": usable - sum(fullest.values()) - sum(reserve.values()),
+        "free_bytes": max(usable - sum(fullest.values()) - sum(reserve.values()), 0),
         "below": [{"tier": tier, "bytes": value, "capacity_bytes": sizes[tier]} for tier, value in below.items()],
         "admitted_sequences_per_rank": int(np.ceil(admitted_sequences(pool, state.decision.row())[0])),
     }
