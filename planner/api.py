@@ -71,7 +71,7 @@ def resolve(
         if system.status == "announced" and not allow_announced:
             raise InputError(f"{system.id} is announced, not shipping", where="hardware", mend="add --allow-announced")
     try:
-        return Inputs(
+        inputs = Inputs(
             model=load_model(model) if isinstance(model, str) else model,
             hardware=pools,
             workload=load_workload(workload) if isinstance(workload, str) else workload,
@@ -81,6 +81,14 @@ def resolve(
         )
     except ValidationError as error:
         raise explain_validation(error, "options") from None
+    tokens, most = inputs.workload.reserved_tokens, inputs.model.max_context
+    if tokens > most:
+        raise InputError(
+            f"{tokens} tokens a request, input and output, are more than the {most} that {inputs.model.id} was made for",
+            where=f"workload {inputs.workload.id}",
+            mend="lower --isl or --osl",
+        )
+    return inputs
 
 
 def plan(

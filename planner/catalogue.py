@@ -32,7 +32,7 @@ class Catalogue(Generic[Entry]):
             return self._read(self.folder / f"{name}.toml", name)
         if name.endswith(".toml"):
             return self._read(Path(name), name)
-        raise InputError(f"unknown {self.what} {name!r}", mend=nearest(name, self.ids))
+        raise InputError(f"unknown {self.what} {name[:64]!r}", mend=nearest(name[:64], self.ids))
 
     def __iter__(self) -> Iterator[Entry]:
         return (self.load(name) for name in self.ids)

@@ -18,7 +18,9 @@ from planner.runtimes import Runtime, load_runtime
 from planner.workload import Workload, load_workload
 
 
-def llama(layers: int = 4, hidden: int = 512, heads: int = 4, kv_heads: int = 2, inner: int = 1024, vocabulary: int = 1024) -> Model:
+def llama(
+    layers: int = 4, hidden: int = 512, heads: int = 4, kv_heads: int = 2, inner: int = 1024, vocabulary: int = 1024
+) -> Model:
     """A dense model of a few million parameters."""
     config = {
         "model_type": "llama", "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
@@ -54,7 +56,9 @@ def exactly(figure: Figure, value: float) -> Figure:
     return figure.model_copy(update={"value": value, "low": value, "high": value})
 
 
-def node(devices: int = 2, unit: int = 1, memory_bytes: float = 100e6, host_bytes: float = 1e9, host_bytes_per_s: float = 50e9) -> System:
+def node(
+    devices: int = 2, unit: int = 1, memory_bytes: float = 100e6, host_bytes: float = 1e9, host_bytes_per_s: float = 50e9
+) -> System:
     """A node of ``devices`` H100-like devices with little memory, a host memory and a disk, and a scale-out network."""
     base = load_hardware("h100-node").system
     tiers = []
@@ -97,7 +101,9 @@ def runtime(batches: int = 6, chunks: tuple[int, ...] = (64, 256), **changes: An
     )  # fmt: skip
 
 
-def workload(isl: float = 256, osl: float = 64, ttft_s: float | None = None, tpot_s: float | None = None, hit: float = 0.0) -> Workload:
+def workload(
+    isl: float = 256, osl: float = 64, ttft_s: float | None = None, tpot_s: float | None = None, hit: float = 0.0
+) -> Workload:
     """Constant lengths."""
     base = load_workload("interactive")
     lengths = {"input_tokens": base.input_tokens.model_copy(update={"mean": isl, "median": None}),

@@ -7,7 +7,11 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "README.md", TOP / "CONTRIBUTING.md", *sorted((TOP / "docs").rglob("*.md"))]
-BLOCKS = [(page, number, code) for page in PAGES for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]
+BLOCKS = [
+    (page, number, code)
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+]
 
 
 @pytest.mark.parametrize(("page", "number", "code"), BLOCKS, ids=[f"{p.name}-{n}" for p, n, _ in BLOCKS])
@@ -28,4 +32,6 @@ def test_functions_named_in_the_model_page_exist():
     assert len(named) > 10
     for file, name in named:
         found = [path for path in (TOP / "planner").rglob(Path(file).name) if str(path).endswith(file)]
-        assert any(re.search(rf"(def|class) {name}\b|\b{name} =", path.read_text()) or name in path.read_text() for path in found), (file, name)
+        assert any(
+            re.search(rf"(def|class) {name}\b|\b{name} =", path.read_text()) or name in path.read_text() for path in found
+        ), (file, name)

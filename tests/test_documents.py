@@ -31,7 +31,13 @@ def test_a_text_file_is_read_without_its_byte_order_mark(tmp_path: Path) -> None
 
 
 def test_files_that_are_none_are_refused_with_their_name(tmp_path: Path) -> None:
-    cases = {"missing": "no such file", "folder": "a folder", "pipe": "not a regular file", "latin": "not UTF-8 (byte 1)", "nul": "NUL"}
+    cases = {
+        "missing": "no such file",
+        "folder": "a folder",
+        "pipe": "not a regular file",
+        "latin": "not UTF-8 (byte 1)",
+        "nul": "NUL",
+    }
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "latin").write_bytes(b"a\xe9")
@@ -120,7 +126,11 @@ def test_any_text_parses_or_is_an_input_error(text: str) -> None:
 
 
 tree = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=20,
 )

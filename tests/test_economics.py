@@ -76,14 +76,28 @@ money = st.floats(0.0, 1e8)
 share = st.floats(0.0, 1.0)
 
 
-@given(money, money, share, st.floats(0.5, 20), share, share, share, share, st.floats(0, 1), share, st.floats(1, 2), st.floats(1e-3, 1e3))
+@given(
+    money,
+    money,
+    share,
+    st.floats(0.5, 20),
+    share,
+    share,
+    share,
+    share,
+    st.floats(0, 1),
+    share,
+    st.floats(1, 2),
+    st.floats(1e-3, 1e3),
+)
 def test_law_3_scaling_prices_scales_the_hour(
     capex: float, power: float, rate: float, life: float, rest: float, install: float, upkeep: float, staff: float,
     energy: float, load: float, pue: float, factor: float,
 ) -> None:  # fmt: skip
     case: dict[str, Any] = {
         "capex_usd": capex, "power_w": power, "cost_of_capital": rate, "life_years": life, "residual_value": rest,
-        "installation": install, "maintenance": upkeep, "staff": staff, "usd_per_kwh": energy, "power_utilisation": load, "pue": pue,
+        "installation": install, "maintenance": upkeep, "staff": staff, "usd_per_kwh": energy, "power_utilisation": load,
+        "pue": pue,
     }  # fmt: skip
     base = owned_hour(**case)
     scaled = owned_hour(**case | {"capex_usd": capex * factor, "usd_per_kwh": energy * factor})

@@ -94,9 +94,10 @@ def test_cache_pages_by_hand() -> None:
     assert cache_bytes_per_sequence(item, 65, 64) == 1287  # the second page is reserved whole
     assert cache_bytes_per_sequence(item, 65, 1) == 657
     window = CacheItem("kv", True, Span(window=100), Span(), 10, 0, 1)
-    assert cache_bytes_per_sequence(window, 5000, 64) == 1000
+    assert cache_bytes_per_sequence(window, 5000, 64) == 1280  # 100 entries in two pages of 64
     ratio = CacheItem("index", True, Span(ratio=4), Span(), 10, 0, 1)
-    assert cache_bytes_per_sequence(ratio, 65, 64) == 320  # 128 tokens, an entry for four
+    assert cache_bytes_per_sequence(ratio, 67, 64) == 160  # an entry for four tokens, pages of 16 entries
+    assert cache_bytes_per_sequence(ratio, 68, 64) == 320
     reader = CacheItem("kv", False, Span(), Span(), 10, 7, 1)
     assert cache_bytes_per_sequence(reader, 65, 64) == 0  # another block owns it
 
@@ -228,7 +229,8 @@ def test_a_cache_that_another_block_reads_is_held_once() -> None:
     cache = Cache(name="kv", elements=4, layouts={"bf16": 8}, page_tokens=16)
     read = Read(cache="kv", block="owner")
     model = Model(
-        id="m", name="m", source="test", as_of=date(2026, 1, 1), family="test", hidden_size=8, vocabulary=8, layers=2, max_context=64,
+        id="m", name="m", source="test", as_of=date(2026, 1, 1), family="test", hidden_size=8, vocabulary=8, layers=2,
+        max_context=64,
         blocks=(
             Block(id="owner", kind="attention", first_layer=0, layers=1, weights=(WeightGroup(name="w", tensors=tensors),),
                   caches=(cache,), reads=(read,)),

@@ -177,7 +177,11 @@ def test_a_figure_is_read_in_units_and_embedded_in_si() -> None:
 
 
 @given(
-    st.floats(1e-300, 1e300), st.none() | st.floats(0.0, 1.0), st.none() | st.floats(1.0, 1e6), st.sampled_from("ABCD"), st.text(max_size=5)
+    st.floats(1e-300, 1e300),
+    st.none() | st.floats(0.0, 1.0),
+    st.none() | st.floats(1.0, 1e6),
+    st.sampled_from("ABCD"),
+    st.text(max_size=5),
 )
 def test_law_6_figures_round_trip_through_si(value: float, down: float | None, up: float | None, grade: Any, note: str) -> None:
     low = None if down is None else max(value * down, 1e-308)

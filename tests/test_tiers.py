@@ -10,10 +10,10 @@ import small
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.architecture import Span
 from planner.errors import InputError
 from planner.footprint import ModelPieces, Shapes
 from planner.footprint.pieces import BlockPieces, CacheItem, RoutedItem, StaticItem, Window
-from planner.architecture import Span
 from planner.performance import BlockTimes, PassTimes, Rates, TierRate, resolve_rates
 from planner.plans.inputs import build_context
 from planner.plans.lp import LinearProgram, decode_basis, encode_basis, right_hand_range, vertex
@@ -39,7 +39,9 @@ def paper(memory_gb: float, period_s: float | None = None, routed: bool = False)
     read = GB // 10 if routed else GB
     cache = CacheItem("kv", True, Span(), Span(), GB // 2, 0, 1)
     experts = RoutedItem("bf16", 10, 1.0, GB // 20, GB // 10, 1)
-    block = BlockPieces("b", "mlp", (), (), StaticItem(() if routed else ((1, GB, GB),)), experts if routed else None, (), (cache,))
+    block = BlockPieces(
+        "b", "mlp", (), (), StaticItem(() if routed else ((1, GB, GB),)), experts if routed else None, (), (cache,)
+    )
     pieces = ModelPieces("paper", 1, LAYERS, (Window("layers", 0, LAYERS, (block,)),), (), 1, 1, (), (), "bf16")
     part = BlockTimes(
         "b", "mlp", one(0), one(0), one((read + GB / 4) / 1e12), one(0), one(0 if routed else read), one(read if routed else 0),
@@ -130,8 +132,8 @@ def test_the_period_limit_is_a_limit() -> None:
 
 def test_experts_are_fetched_where_streaming_all_of_them_takes_longer() -> None:
     """A layer holds 1 GB of experts and reads 0.1. Streaming moves all of it, 20 ms; a fetch takes 2 + 2 ms, which nothing
-    hides, and 0.2 GB of buffers. 5 GB short: the cache frees 4c GB at 5c ms, experts 10f - 0.2f = 9.8f GB at 4f ms on top of the 0.35 ms.
-    Per layer and GB: cache 1.25 ms, hidden up to 0.35 ms; experts 0.408 ms, plus 0.1f/0.05 = 2f ms of the link beside c."""
+    hides, and 0.2 GB of buffers. 5 GB short: the cache frees 4c GB and takes the link for 5c ms, which 0.35 ms of the layer hide;
+    the experts free 9.8f GB and take 4f ms on top of the 0.35, 2f of them on the link. So t = max(0.35 + 4f, 5c + 2f)."""
     problem = paper(10.0, routed=True)
     value = milliseconds(problem)
     c, f = np.meshgrid(np.linspace(0, 1, 2001), np.linspace(0, 1, 2001))
@@ -141,7 +143,9 @@ def test_experts_are_fetched_where_streaming_all_of_them_takes_longer() -> None:
     assert value <= by_hand * (1 + 1e-9)
     assert value == pytest.approx(by_hand, rel=2e-3)
     shares = held(problem)
-    assert shares[("routed experts", "host:fetch")] > 0.3 and shares[("routed experts", "host:stream")] == pytest.approx(0.0, abs=1e-9)
+    assert shares[("routed experts", "host:fetch")] > 0.3 and shares[("routed experts", "host:stream")] == pytest.approx(
+        0.0, abs=1e-9
+    )
 
 
 # --- bases --------------------------------------------------------------------------------------------------------
@@ -153,7 +157,9 @@ def test_basis_round_trip(bits: list[bool]) -> None:
     assert np.array_equal(decode_basis(encode_basis(basis), len(bits)), basis)
 
 
-@pytest.mark.parametrize("text", ["", "5", "5:", "4:1f", "5:3f", "5:1F", "5:-1", "5:0x1", "5:1 ", "٥:1f", "5:" + "0" * 6, "5:1f:1f"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "5:", "4:1f", "5:3f", "5:1F", "5:-1", "5:0x1", "5:1 ", "٥:1f", "5:" + "0" * 6, "5:1f:1f"]
+)
 def test_what_is_no_basis_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         decode_basis(text, 5)
@@ -164,7 +170,9 @@ def test_a_basis_of_the_wrong_size_or_singular_is_refused() -> None:
     size = len(program.columns) + len(program.rows)
     with pytest.raises(InputError, match="basic columns"):
         vertex(program, np.zeros(size, dtype=bool))
-    twice = LinearProgram(("x", "y"), ("a", "b"), one(1), np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0]), np.array([True, True]))
+    twice = LinearProgram(
+        ("x", "y"), ("a", "b"), one(1), np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0]), np.array([True, True])
+    )
     twice = replace(twice, cost=np.array([1.0, 1.0]))
     with pytest.raises(InputError, match="singular"):
         vertex(twice, np.array([True, True, False, False]))
@@ -209,7 +217,9 @@ _MODELS = {
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 1, 1), (1, 1, 1, 2)])
 @pytest.mark.parametrize("memory", [40e6, 20e6, 12e6, 7e6])
 @pytest.mark.parametrize("period_s", [None, 0.002])
-def test_solver_agrees_with_a_tableau(model: str, shape: tuple[int, int, int, int], memory: float, period_s: float | None) -> None:
+def test_solver_agrees_with_a_tableau(
+    model: str, shape: tuple[int, int, int, int], memory: float, period_s: float | None
+) -> None:
     """Optima agree, a bound from duals is no larger, and what the solver calls empty the tableau calls empty."""
     pool = build_context(small.instance(_MODELS[model], small.node(2, 1, memory))).pools["mixed"]
     for batch in (1, 4):

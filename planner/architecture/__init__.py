@@ -1,10 +1,12 @@
 """Models as graphs of blocks with exact parameters, bytes, cache entries and FLOPs."""
 
 from planner.architecture.blocks import (
+    CALCULATOR,
     Block,
     Cache,
     Edge,
     FlopTerm,
+    Hashed,
     Identity,
     Model,
     Phase,
@@ -21,6 +23,7 @@ from planner.architecture.formats import FORMATS, Format, convert, format_of
 from planner.architecture.importer import load_model, model_from_config, read_config
 
 __all__ = [
+    "CALCULATOR",
     "FORMATS",
     "Block",
     "Cache",
@@ -29,6 +32,7 @@ __all__ = [
     "Family",
     "FlopTerm",
     "Format",
+    "Hashed",
     "Identity",
     "Model",
     "Phase",

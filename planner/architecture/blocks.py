@@ -8,7 +8,7 @@ last. FLOPs are 2 x multiply-accumulate. Linear layers cost 2 x active parameter
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from fractions import Fraction
 from math import prod
@@ -85,11 +85,23 @@ class Tensor(_Part):
 
     @property
     def parameters(self) -> int:
-        return prod(self.shape)
+        """Trained numbers; a table of indices has none."""
+        return 0 if self.format == "int64" else prod(self.shape)
 
     def bytes(self, override: Mapping[str, str] = {}) -> int:
         """Bytes with scales, stored as ``override.get(format, format)``."""
         return format_of(override.get(self.format, self.format)).bytes_of(self.shape)
+
+
+class Hashed(_Part):
+    """How a token finds its rows in a hashed table: for each n-gram order one row in each of ``heads`` sub-tables."""
+
+    orders: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
+    heads: Positive
+
+    @property
+    def rows_per_token(self) -> int:
+        return len(self.orders) * self.heads
 
 
 class WeightGroup(_Part):
@@ -98,6 +110,7 @@ class WeightGroup(_Part):
     ``access``: ``dense`` reads everything each pass, ``routed`` only the ``active`` members a token is sent to,
     ``lookup`` only ``rows_per_token`` rows. ``address`` says when the need is known: always, from the token, or only
     from the router. ``tensor_axis``: tensor parallelism can cut a member into any divisor of it; 1 = a copy per rank.
+    ``hashed``: a lookup whose rows hashes of n-grams choose; only the rows read count as active, not the table.
     ``shares``: ``block/group`` whose memory this group uses; it costs FLOPs and reads here but no memory of its own.
     """
 
@@ -111,12 +124,15 @@ class WeightGroup(_Part):
     rows: Positive | None = None
     rows_per_token: Amount = 0
     counted_active: bool = True
+    hashed: Hashed | None = None
     shares: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> WeightGroup:
         if self.active > self.count:
             raise ValueError(f"active {self.active:g} is more than count {self.count}")
+        if self.hashed and (self.access != "lookup" or self.address != "token"):
+            raise ValueError("only a lookup addressed by tokens is hashed")
         if self.access == "lookup" and self.rows is None:
             raise ValueError("a lookup group needs rows")
         return self
@@ -132,7 +148,9 @@ class WeightGroup(_Part):
 
     @property
     def active_parameters(self) -> int:
-        """Parameters one token passes through (a whole table for a lookup), shared memory included."""
+        """Parameters one token passes through (a whole table for a lookup that is not hashed), shared memory included."""
+        if self.hashed:
+            return int(Fraction(self.rows_per_token) * self.member_parameters / (self.rows or 1))
         return int(Fraction(self.active) * self.member_parameters)
 
     @property
@@ -157,42 +175,81 @@ class WeightGroup(_Part):
         return -(-self.member_bytes(override) // (self.rows or 1))
 
 
-class Cache(_Part):
-    """State a sequence keeps in one layer: ``span.entries(T)`` entries of ``layouts[name]`` bytes, and fixed bytes.
+CALCULATOR = "calculator"
+"""A layout every cache has: 1 byte per element, 2 for index keys, no pages, no state (kvcache-ai/kvcache-blog calculator.py)."""
 
-    ``elements`` per entry. ``page_tokens``: tokens per page of the usual runtime (a runtime profile may say otherwise).
-    ``tensor_axis``: as for weights; 1 = every tensor-parallel rank holds all of it.
+
+class Cache(_Part):
+    """What a sequence keeps in one layer: ``span.entries(T)`` entries of ``layouts[name]`` bytes, and fixed bytes.
+
+    ``elements`` per entry. ``page_tokens``: tokens per page of the usual runtime (a runtime profile may say otherwise), whose
+    bytes are padded to a multiple of ``page_align[layout]``. ``tensor_axis``: as for weights; 1 = every tensor-parallel rank
+    holds all of it. ``fixed_bytes`` do not grow with context; each pass of a sequence writes ``fixed_writes`` of them.
+    A pure state (recurrent, convolution, compressor) has ``span.cap`` 0 and needs neither elements nor layouts.
+    ``persist``: stored as it grows, only as checkpoints of a moment, or rebuilt.
     """
 
     name: str
     role: Literal["kv", "index", "state"] = "kv"
     span: Span = Span()
-    elements: Positive
-    layouts: dict[str, Positive]
+    elements: Count = 0
+    layouts: dict[str, Positive] = {}
     fixed_bytes: Count = 0
+    fixed_writes: Amount = 1
     tensor_axis: Positive = 1
-    page_tokens: Positive
+    page_tokens: Positive = 1
+    page_align: dict[str, Positive] = {}
     persist: Literal["append", "checkpoint", "none"] = "append"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Cache:
+        if self.grows and not (self.elements and self.layouts):
+            raise ValueError(f"cache {self.name!r} has entries but no elements or layouts")
+        unknown = sorted(set(self.page_align) - set(self.layouts))
+        if unknown:
+            raise ValueError(f"cache {self.name!r} aligns pages of layout {unknown[0]!r}, which it does not have")
+        return self
+
+    @property
+    def grows(self) -> bool:
+        """Whether it has entries at all, beside a fixed state."""
+        return self.span.cap != 0
 
     def entry_bytes(self, layout: str) -> int:
         """Bytes of one entry in that layout."""
+        if not self.grows:
+            return 0
+        if layout == CALCULATOR:
+            return self.elements * (2 if self.role == "index" else 1)
         if layout not in self.layouts:
-            raise InputError(f"cache {self.name!r} has no layout {layout[:64]!r}", mend=nearest(layout[:64], list(self.layouts)))
+            raise InputError(
+                f"cache {self.name!r} has no layout {layout[:64]!r}", mend=nearest(layout[:64], [*self.layouts, CALCULATOR])
+            )
         return self.layouts[layout]
 
+    def page_bytes(self, layout: str, page_tokens: int | None = None) -> int:
+        """Bytes of one page, padding included."""
+        entries = max(1, (page_tokens or self.page_tokens) // self.span.ratio)
+        align = self.page_align.get(layout, 1)
+        return -(-entries * self.entry_bytes(layout) // align) * align
+
     def bytes(self, tokens: int, layout: str, page_tokens: int | None = None) -> int:
-        """Bytes held at ``tokens`` of context, whole pages."""
+        """Bytes held at ``tokens`` of context, whole pages; the calculator's layout knows neither pages nor state."""
+        entries = self.span.entries(tokens)
+        if layout == CALCULATOR:
+            return entries * self.entry_bytes(layout)
         page = max(1, (page_tokens or self.page_tokens) // self.span.ratio)
-        pages = -(-self.span.entries(tokens) // page)
-        return pages * page * self.entry_bytes(layout) + self.fixed_bytes
+        return -(-entries // page) * self.page_bytes(layout, page_tokens) + self.fixed_bytes
 
 
 class Read(_Part):
-    """What attention of one layer reads per sequence and step: ``span`` of a cache that ``block`` owns."""
+    """What attention of one layer reads per sequence and step: ``span`` of a cache that ``block`` owns, and ``fixed`` of its
+    fixed bytes. Where several layers of ``block`` own such a cache, a reader uses the nearest one before it."""
 
     cache: str
     block: str
     span: Span = Span()
+    fixed: Amount = 1
 
 
 class FlopTerm(_Part):
@@ -214,20 +271,37 @@ class FlopTerm(_Part):
 
 
 class Block(_Part):
-    """One operator group of ``layers`` equal layers starting at layer ``first_layer``.
+    """One operator group of ``layers`` equal layers: those from ``first_layer`` on, or where they do not adjoin those of ``at``.
 
     The embedding stands before layer 0 at -1, the head after the last layer at ``Model.layers``, as the draft module does.
+    ``phases``: the passes that run it (a decoder over a shared cache does not run in prefill).
     """
 
     id: str
     kind: Literal["embedding", "attention", "mlp", "moe", "head", "draft", "memory"]
     first_layer: Annotated[int, Field(ge=-1)]
     layers: Positive
+    at: Annotated[tuple[Count, ...], Field(max_length=2**14)] = ()
     draft: bool = False
+    phases: tuple[Phase, ...] = ("prefill", "decode")
     weights: tuple[WeightGroup, ...] = ()
     caches: tuple[Cache, ...] = ()
     reads: tuple[Read, ...] = ()
     flops: tuple[FlopTerm, ...] = ()
+
+    @model_validator(mode="after")
+    def _at_layers(self) -> Block:
+        if self.at:
+            if len(self.at) != self.layers or self.at[0] != self.first_layer:
+                raise ValueError(f"block {self.id!r}: at names {len(self.at)} layers, not {self.layers} from {self.first_layer}")
+            if any(a >= b for a, b in zip(self.at, self.at[1:], strict=False)):
+                raise ValueError(f"block {self.id!r}: at must rise")
+        return self
+
+    @property
+    def layer_ids(self) -> tuple[int, ...]:
+        """The layers it stands in."""
+        return self.at or tuple(range(self.first_layer, self.first_layer + self.layers))
 
     @property
     def parameters(self) -> int:
@@ -264,10 +338,14 @@ class Router(_Part):
 
 
 class Speculation(_Part):
-    """Draft tokens per step, and for each the probability that it is accepted given that those before it were."""
+    """Draft tokens per step, and for each the probability that it is accepted given that those before it were.
+
+    ``per_pass``: draft tokens that one pass of the draft module gives (1 for MTP, the block of a block drafter).
+    """
 
     depth: Positive
     acceptance: tuple[Probability, ...]
+    per_pass: Positive = 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Speculation:
@@ -276,6 +354,14 @@ class Speculation(_Part):
         if any(figure.highest > 1 for figure in self.acceptance):
             raise ValueError("an acceptance is a probability")
         return self
+
+    def expected_tokens(self, depth: int | None = None) -> float:
+        """Tokens a step yields on average: 1 and, for each draft, the probability that it and all before it are accepted."""
+        kept, total = 1.0, 1.0
+        for figure in self.acceptance[: self.depth if depth is None else depth]:
+            kept *= figure.value
+            total += kept
+        return total
 
 
 class Identity(_Part):
@@ -359,6 +445,24 @@ class Model(Identity):
             "active_with_embedding": active[True] + active[False] - shared,
         }
 
+    def active_parameters(self, phase: Phase) -> int:
+        """Parameters that a token passes through in that phase (output head included, input embedding not)."""
+        return sum(
+            b.layers * g.active_parameters
+            for b in self.blocks
+            if not b.draft and phase in b.phases
+            for g in b.weights
+            if g.counted_active
+        )
+
+    def parameters_by_group(self, *, draft: bool = False) -> dict[str, int]:
+        """Stored parameters by the name of their group over all blocks; ``draft`` adds the draft module."""
+        found: Counter[str] = Counter()
+        for block in self._part(draft):
+            for group in block.weights:
+                found[group.name] += block.layers * group.parameters
+        return dict(sorted(found.items()))
+
     def bytes_by_format(self, override: Mapping[str, str] = {}, *, draft: bool = False) -> dict[str, int]:
         """Stored weight bytes, scales included, by the format they are stored in; ``draft`` adds the draft module."""
         total: Counter[str] = Counter()
@@ -374,21 +478,36 @@ class Model(Identity):
         return sum(block.bytes(override) for block in self._part(draft))
 
     def layouts(self) -> tuple[str, ...]:
-        """The layouts that every cache of the model has."""
-        tables = [cache.layouts for block in self.blocks for cache in block.caches]
+        """The layouts that every cache of the model has, the calculator's apart."""
+        tables = [cache.layouts for block in self.blocks for cache in block.caches if cache.grows]
         return tuple(name for name in tables[0] if all(name in table for table in tables)) if tables else ()
 
     def kv_bytes_per_token(self, layout: str, *, draft: bool = False) -> int:
-        """Bytes by which one more token of context grows all caches of a sequence (windows not yet or never full
-        count, caps not), rounded up to a byte where a cache keeps one entry for several tokens."""
+        """Bytes by which one more token of context grows all caches of a sequence whose windows are full, padding not
+        counted, rounded up to a byte where a cache keeps one entry for several tokens."""
         growth = sum(
-            (Fraction(layers * cache.entry_bytes(layout), cache.span.ratio) for layers, cache in self._caches(draft)), Fraction()
+            (
+                Fraction(layers * cache.entry_bytes(layout), cache.span.ratio)
+                for layers, cache in self._caches(draft)
+                if cache.span.window is None and cache.span.cap is None
+            ),
+            Fraction(),
         )
         return -(-growth.numerator // growth.denominator)
 
-    def cache_bytes(self, tokens: int, layout: str, *, draft: bool = False, page_tokens: int | None = None) -> int:
+    def cache_bytes(
+        self,
+        tokens: int,
+        layout: str,
+        *,
+        draft: bool = False,
+        page_tokens: int | None = None,
+        roles: Collection[str] = ("kv", "index", "state"),
+    ) -> int:
         """Bytes one sequence of ``tokens`` holds in all layers, whole pages and fixed state included."""
-        return sum(layers * cache.bytes(tokens, layout, page_tokens) for layers, cache in self._caches(draft))
+        return sum(
+            layers * cache.bytes(tokens, layout, page_tokens) for layers, cache in self._caches(draft) if cache.role in roles
+        )
 
     def fixed_bytes(self, *, draft: bool = False) -> int:
         """Bytes one sequence holds whatever its length."""
@@ -397,12 +516,38 @@ class Model(Identity):
     def read_bytes(self, tokens: int, layout: str, *, draft: bool = False) -> int:
         """Bytes one decode step reads from the caches of one sequence at ``tokens`` of context, each reader counted."""
         entry = {(b.id, c.name): c.entry_bytes(layout) for b in self.blocks for c in b.caches}
-        fixed = {(b.id, c.name): c.fixed_bytes for b in self.blocks for c in b.caches}
+        fixed = {(b.id, c.name): 0 if layout == CALCULATOR else c.fixed_bytes for b in self.blocks for c in b.caches}
         return sum(
-            block.layers * (read.span.entries(tokens) * entry[read.block, read.cache] + fixed[read.block, read.cache])
+            block.layers
+            * (read.span.entries(tokens) * entry[read.block, read.cache] + round(read.fixed * fixed[read.block, read.cache]))
             for block in self._part(draft)
             for read in block.reads
         )
+
+    def attention_flops(self, tokens: float, phase: Phase = "decode", mode: str = "", dtype: str = "") -> float:
+        """FLOPs of one new token at a context of ``tokens`` that are not linear layers, draft module not counted.
+
+        Of alternative modes ``mode`` counts, or the first that the phase may use; ``dtype`` counts only its terms.
+        """
+        total = 0.0
+        for block in self._part(False):
+            if phase not in block.phases:
+                continue
+            modes = block.modes(phase)
+            used = mode if mode in modes else next(iter(modes), "")
+            for term in block.flops:
+                if phase in term.phases and term.mode in ("", used) and dtype in ("", term.dtype):
+                    total += block.layers * term.per_pair * term.span.entries(tokens)
+        return total
+
+    def flops_per_token(self, tokens: float, phase: Phase = "decode", mode: str = "") -> float:
+        """FLOPs of one new token at a context of ``tokens``: linear layers and attention, draft module not counted."""
+        linear = sum(b.layers * g.flops_per_token for b in self.blocks if not b.draft and phase in b.phases for g in b.weights)
+        return linear + self.attention_flops(tokens, phase, mode)
+
+    def residual_elements(self) -> int:
+        """Elements per token that pass from layer to layer (several residual streams count each)."""
+        return max((edge.elements_per_token for edge in self.edges if edge.kind == "residual"), default=self.hidden_size)
 
     def _part(self, draft: bool) -> tuple[Block, ...]:
         return tuple(block for block in self.blocks if draft or not block.draft)

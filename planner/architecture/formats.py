@@ -50,9 +50,14 @@ FORMATS: dict[str, Format] = {
         ),
         Format("fp8_tensor", 8, "fp8", 4, source="one FP32 scale per matrix"),
         Format("int8_channel", 8, "int8", 4, (1, None), source="one FP32 scale per output row"),
+        Format("fp8_block128_e8m0", 8, "fp8", 1, (128, 128), source="DeepSeek-V4 scale_fmt ue8m0: E8M0 scale per 128x128"),
+        Format("fp8_block32", 8, "fp8", 1, (32, 32), source="DeepSeek-V4.1: E8M0 scale per 32x32"),
+        Format("mxfp8", 8, "fp8", 1, (1, 32), source="OCP Microscaling Formats v1.0: E8M0 scale per 32"),
+        Format("fp8_channel", 8, "fp8", 4, (1, None), source="one FP32 scale per output row"),
         Format("bf16", 16, "bf16"),
         Format("fp16", 16, "fp16"),
         Format("fp32", 32, "fp32"),
+        Format("int64", 64, "index", source="indices, not parameters: which experts a token goes to"),
     )
 }
 
@@ -70,10 +75,15 @@ def convert(name: str, supported: Collection[str], kernels: Collection[str] = ()
 
     The same if the device computes in its dtype (``supported``) or the runtime has a kernel that dequantises it
     (``kernels``, storage formats); else the narrowest supported format of at least as many bits. FP32 and FP16 tensors:
-    FP32 stays as it is everywhere, FP16 stays wherever BF16 is computed, at the same rate.
+    FP32 and indices stay as they are everywhere, FP16 stays wherever BF16 is computed, at the same rate.
     """
     stored = format_of(name)
-    if stored.compute_dtype in supported or name in kernels or name == "fp32" or (name == "fp16" and "bf16" in supported):
+    if (
+        stored.compute_dtype in supported
+        or name in kernels
+        or name in ("fp32", "int64")
+        or (name == "fp16" and "bf16" in supported)
+    ):
         return name
     candidates = [item for item in FORMATS.values() if item.bits >= stored.bits and item.compute_dtype in supported]
     if not candidates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,21 +25,35 @@ format_option = click.option(
 
 
 class Quantity(click.ParamType[float]):
-    """A number with a unit; bare numbers are read in ``bare_unit``."""
+    """A number with a unit, from ``low`` to ``high`` in SI; bare numbers are read in ``bare_unit``."""
 
-    def __init__(self, dimension: Dimension, bare_unit: str | None, name: str) -> None:
-        self.dimension, self.bare_unit, self.name = dimension, bare_unit, name
+    def __init__(self, dimension: Dimension, bare_unit: str | None, name: str, low: float, high: float) -> None:
+        self.dimension, self.bare_unit, self.name, self.low, self.high = dimension, bare_unit, name, low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse or fail with one line."""
         try:
-            return parse_quantity(value, self.dimension, bare_unit=self.bare_unit)
+            number = parse_quantity(value, self.dimension, bare_unit=self.bare_unit)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not self.low <= number <= self.high:
+            self.fail(f"{value!r} is not from {self.low:g} to {self.high:.9g} {self.dimension}", param, ctx)
+        return number
 
 
-TIME = Quantity("s", "ms", "time")
-TOKENS = Quantity("tokens", None, "tokens")
+class Range(click.FloatRange):
+    """A finite float between limits."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse or fail with one line."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+TIME = Quantity("s", "ms", "time", 1e-12, 1e9)
+TOKENS = Quantity("tokens", None, "tokens", 1, 16_777_216)
 
 
 def echo_json(value: Any) -> None:

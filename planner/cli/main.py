@@ -21,6 +21,10 @@ COMMANDS = {
 }
 
 
+LONGEST = 400
+"""Characters of a message of click's, which repeats what was typed."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called; help needs none of them."""
 
@@ -60,6 +64,14 @@ def group() -> None:
     """
 
 
+def _one_line(error: click.ClickException) -> str:
+    """What click found wrong, and the help that tells how to mend it."""
+    text = " ".join(error.format_message().split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return text if context is None else f"{text.rstrip('.')}; see {context.command_path} --help"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the contract's code."""
     try:
@@ -71,8 +83,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("planner: stopped", err=True)
         code = 130
+    except click.exceptions.NoArgsIsHelpError:
+        click.echo(f"planner: no command given; name one of {', '.join(COMMANDS)}, or see planner --help", err=True)
+        code = 2
     except click.ClickException as error:
-        click.echo(f"planner: {' '.join(error.format_message().split())}", err=True)
+        click.echo(f"planner: {_one_line(error)}", err=True)
         code = 2
     except PlannerError as error:
         click.echo(f"planner: {error}", err=True)

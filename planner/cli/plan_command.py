@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import TIME, TOKENS, echo_json, format_option, hint, new_table, print_table
+from planner.cli.common import TIME, TOKENS, Range, echo_json, format_option, hint, new_table, print_table
 from planner.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _workload(
 @click.option("--workload", default="interactive", show_default=True, help="A workload of the catalogue or a TOML file.")
 @click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works).")
 @click.option("--osl", type=TOKENS, help="Output tokens, in place of the workload's.")
-@click.option("--prefix-hit", type=click.FloatRange(0, 1, max_open=True), help="Share of input tokens found in cache.")
+@click.option("--prefix-hit", type=Range(0, 1, max_open=True), help="Share of input tokens found in cache.")
 @click.option("--ttft", type=TIME, help="Limit on mean time to first token (2s; bare numbers are ms).")
 @click.option("--tpot", type=TIME, help="Limit on mean time per output token (50ms; bare numbers are ms).")
 @click.option("--concurrency", type=click.IntRange(1), help="At most this many requests in flight.")
@@ -62,19 +62,19 @@ def _workload(
 @click.option("--kv-dtype", default="bf16", show_default=True, help="Dtype of the KV cache (bf16, fp8).")
 @click.option("--mtp", type=click.IntRange(0, 8), default=0, show_default=True, help="Draft tokens per step.")
 @click.option("--price-basis", type=click.Choice(["owned"]), default="owned", show_default=True)
-@click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), help="Share of hours in which the load is served.")
-@click.option("--max-power-kw", type=float, help="Stated power of all units used.")
-@click.option("--max-usd-per-hour", type=float, help="Cost of all units used.")
+@click.option("--utilisation", type=Range(0, 1, min_open=True), help="Share of hours in which the load is served.")
+@click.option("--max-power-kw", type=Range(0, 1e12, min_open=True), help="Stated power of all units used.")
+@click.option("--max-usd-per-hour", type=Range(0, 1e12, min_open=True), help="Cost of all units used.")
 @click.option("--allocation", type=click.Choice(["miss_only", "all_input", "flops"]), default="miss_only", show_default=True)
 @click.option(
     "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
 )
 @click.option("--allow-announced", is_flag=True, help="Accept parts that do not ship yet.")
 @click.option(
-    "--gap", type=click.FloatRange(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved."
+    "--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved."
 )
 @click.option(
-    "--time-limit", type=click.FloatRange(0, min_open=True), help="Stop after this many seconds with the best plan so far."
+    "--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far."
 )
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as JSON to this file.")

@@ -45,17 +45,24 @@ class RoutedItem:
 
 @dataclass(frozen=True)
 class LookupItem:
-    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it."""
+    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it.
+
+    ``layers_before``: layers that run between the token being known and the rows being needed.
+    """
 
     bytes: int
     row_bytes: float
     rows_per_token: float
     tensor_axis: int
+    layers_before: int = 0
 
 
 @dataclass(frozen=True)
 class CacheItem:
-    """A per-sequence cache: what is held (nothing where another block owns it) and what a step reads of it."""
+    """A per-sequence cache: what is held (nothing where another block owns it) and what a step reads of it.
+
+    A step reads and writes ``fixed_read`` and ``fixed_written`` bytes of the fixed state. Pages are padded to ``page_align``.
+    """
 
     name: str
     held: bool
@@ -64,6 +71,9 @@ class CacheItem:
     entry_bytes: int
     fixed_bytes: int
     tensor_axis: int
+    fixed_read: float = 0.0
+    fixed_written: float = 0.0
+    page_align: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,16 +88,18 @@ class BlockPieces:
     routed: RoutedItem | None
     lookups: tuple[LookupItem, ...]
     caches: tuple[CacheItem, ...]
+    phases: tuple[str, ...] = ("prefill", "decode")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Blocks that repeat together over ``layers`` layers from ``first_layer``."""
+    """Blocks that repeat together over ``layers`` layers from ``first_layer``, or over those of ``at`` where they do not adjoin."""
 
     name: str
     first_layer: int
     layers: int
     blocks: tuple[BlockPieces, ...]
+    at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,12 +116,20 @@ class ModelPieces:
     acceptance: tuple[float, ...]
     conversions: tuple[tuple[str, str], ...]
     kv_layout: str
+    residual_elements: int = 0
+    drafts_per_pass: int = 1
 
     def stage_table(self, pp: int) -> list[tuple[int, ...]]:
         """Layers of each window per distinct pipeline stage (see ``stage_layers``)."""
         from planner.footprint.shapes import stage_layers
 
-        return stage_layers([w.first_layer for w in self.windows], [w.layers for w in self.windows], self.layers, pp)
+        return stage_layers(
+            [w.first_layer for w in self.windows],
+            [w.layers for w in self.windows],
+            self.layers,
+            pp,
+            [w.at for w in self.windows],
+        )
 
 
 def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...], draft_depth: int = 0) -> ModelPieces:
@@ -134,7 +154,8 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
                 continue
             if group.access == "lookup":
                 held = 0 if group.shares else size * group.count
-                lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis))
+                before = max(block.first_layer, 0) if group.address == "token" else 0
+                lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis, before))
                 continue
             kept, passed = parts.get(group.tensor_axis, (0, 0))
             kept += 0 if group.shares else size * group.count
@@ -147,10 +168,8 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
         caches = []
         for read in block.reads:
             owner, cache = owners[(read.block, read.cache)]
-            layout = next((name for name in kv_layouts if name in cache.layouts), None)
-            if layout is None:
-                layout = next(iter(cache.layouts))
-            if layout not in chosen:
+            layout = next((name for name in (*kv_layouts, *cache.layouts) if name in cache.layouts), "")
+            if layout and layout not in chosen:
                 chosen.append(layout)
             caches.append(
                 CacheItem(
@@ -158,9 +177,12 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
                     owner.id == block.id,
                     cache.span,
                     read.span,
-                    cache.layouts[layout],
+                    cache.entry_bytes(layout),
                     cache.fixed_bytes,
                     cache.tensor_axis,
+                    read.fixed * cache.fixed_bytes,
+                    cache.fixed_writes * cache.fixed_bytes if owner.id == block.id else 0.0,
+                    cache.page_align.get(layout, 1),
                 )
             )
         return BlockPieces(
@@ -172,6 +194,7 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
             routed,
             tuple(lookups),
             tuple(caches),
+            block.phases,
         )
 
     windows: list[Window] = []
@@ -183,10 +206,10 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
         pieces = block_pieces(block)
         last = target[-1] if target else None
         first = {"embedding": -1, "head": model.layers}.get(block.kind, block.first_layer)
-        if last and (last.first_layer, last.layers) == (first, block.layers):
-            target[-1] = Window(last.name, first, last.layers, (*last.blocks, pieces))
+        if last and (last.first_layer, last.layers, last.at) == (first, block.layers, block.at):
+            target[-1] = Window(last.name, first, last.layers, (*last.blocks, pieces), last.at)
         else:
-            target.append(Window(block.id.rsplit(".", 1)[0], first, block.layers, (pieces,)))
+            target.append(Window(block.id.rsplit(".", 1)[0], first, block.layers, (pieces,), block.at))
     acceptance: tuple[float, ...] = ()
     if model.speculation and draft_depth:
         known = [figure.value for figure in model.speculation.acceptance]
@@ -203,4 +226,6 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
         acceptance,
         tuple(sorted(conversions.items())),
         "+".join(chosen) or "none",
+        model.residual_elements(),
+        model.speculation.per_pass if model.speculation else 1,
     )

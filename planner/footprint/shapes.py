@@ -6,6 +6,8 @@ An instance is ``pp`` stages of ``tp * dp`` devices. Attention runs in ``dp`` gr
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,24 +50,34 @@ class Shapes:
         return Shapes(np.array([float(tp)]), np.array([float(dp)]), np.array([float(ep)]), pp)
 
 
-def stage_layers(first_layers: list[int], layers: list[int], total_layers: int, pp: int) -> list[tuple[int, ...]]:
-    """Layers of each window in each distinct pipeline stage.
+def every_stage(
+    first_layers: list[int], layers: list[int], total_layers: int, pp: int, at: Sequence[tuple[int, ...]] = ()
+) -> list[tuple[int, ...]]:
+    """Layers of each window in each of ``pp`` pipeline stages.
 
     Stage s of pp holds layers ``[floor(s*L/pp), floor((s+1)*L/pp))``. A window with ``first_layer`` -1 (before the layers:
-    the embedding) lies in the first stage, one at ``L`` or beyond (the head) in the last. Equal stages are listed once,
-    in order of first appearance.
+    the embedding) lies in the first stage, one at ``L`` or beyond (the head) in the last; ``at`` names the layers of windows
+    whose layers do not adjoin (empty for the others).
     """
     stages: list[tuple[int, ...]] = []
     for stage in range(pp):
         low, high = stage * total_layers // pp, (stage + 1) * total_layers // pp
         row = []
-        for first, count in zip(first_layers, layers, strict=True):
-            if first < 0:
+        for number, (first, count) in enumerate(zip(first_layers, layers, strict=True)):
+            if at and at[number]:
+                row.append(bisect_left(at[number], high) - bisect_left(at[number], low))
+            elif first < 0:
                 row.append(count if stage == 0 else 0)
             elif first >= total_layers:
                 row.append(count if stage == pp - 1 else 0)
             else:
                 row.append(max(0, min(high, first + count) - max(low, first)))
-        if tuple(row) not in stages:
-            stages.append(tuple(row))
+        stages.append(tuple(row))
     return stages
+
+
+def stage_layers(
+    first_layers: list[int], layers: list[int], total_layers: int, pp: int, at: Sequence[tuple[int, ...]] = ()
+) -> list[tuple[int, ...]]:
+    """``every_stage`` with equal stages listed once, in order of first appearance."""
+    return list(dict.fromkeys(every_stage(first_layers, layers, total_layers, pp, at)))

@@ -156,7 +156,7 @@ class _Source:
                     if match == head.path.stem or match in head.names:
                         return head.path
             known.update(name for head in fitting for name in head.names)
-        holders = [head.names[0] for head in map(self._head, self.files) if head.device == name]
+        holders = [head.names[0] for head in map(self._head, self.files) if name and head.device == name]
         if want == "system" and holders:
             raise InputError(f"{name!r} is a device", mend="name a system that holds it: " + ", ".join(sorted(holders)))
         what = f"unknown {'hardware' if want == 'system' else want} {name[:64]!r}"

@@ -67,7 +67,7 @@ def decode_load(batch: Column, workload: Workload, pieces: ModelPieces, rates: R
         np.zeros_like(batch),
         tokens,
         workload.context_variation,
-        draft,
+        -(-draft // pieces.drafts_per_pass),
     )
 
 
@@ -191,9 +191,10 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     for cache in block.caches:
         ways = split_ways(shapes.tp, cache.tensor_axis)
         entries = cache.read_span.entries(load.read_context)
-        cache_read = cache_read + load.sequences * spread * (entries * cache.entry_bytes + cache.fixed_bytes) / ways
+        cache_read = cache_read + load.sequences * (spread * entries * cache.entry_bytes + cache.fixed_read) / ways
         if cache.held:
-            cache_write = cache_write + tokens * cache.entry_bytes / cache.span.ratio / ways
+            written = tokens * cache.entry_bytes / cache.span.ratio + load.sequences * cache.fixed_written
+            cache_write = cache_write + written / ways
     moved = static_read + routed_read + lookup_read + cache_read + cache_write
     memory = moved / rates.memory_bytes_per_s
     communication = _communication_seconds(block, pieces, shapes, rates, tokens)
@@ -280,6 +281,10 @@ def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) ->
     for number, stage in enumerate(stages):
         last = number == len(stages) - 1
         row = [float(n) for n in stage]
+        row = [
+            repeat if all(load.phase in block.phases for block in window.blocks) else 0.0
+            for repeat, window in zip(row, pieces.windows, strict=True)
+        ]
         row += [float(load.draft_passes) if last else 0.0 for _ in pieces.draft]
         repeats.append(row)
     step = rates.floors["step"] * ones
@@ -287,5 +292,6 @@ def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) ->
         step = step + rates.floors["sequence"] * load.sequences
     hop = np.zeros_like(shapes.tp)
     if shapes.pp > 1 and rates.levels:
-        hop = point_to_point(load.tokens * ones * pieces.hidden_size * 2.0 / shapes.tp, shapes.width, rates.levels)
+        carried = float(pieces.residual_elements or pieces.hidden_size)
+        hop = point_to_point(load.tokens * ones * carried * 2.0 / shapes.tp, shapes.width, rates.levels)
     return PassTimes(windows, repeats, step, hop, names)

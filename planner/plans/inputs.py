@@ -23,7 +23,7 @@ Objective = Literal["cost", "throughput", "latency"]
 Allocation = Literal["miss_only", "all_input", "flops"]
 PHASES = ("mixed", "prefill", "decode")
 WEIGHT_FORMATS = {"bf16": "bf16", "fp8": "fp8_block128", "int8": "int8_channel", "fp4": "nvfp4", "int4": "int4_g32"}
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
@@ -74,7 +74,7 @@ def with_weight_dtype(model: Model, dtype: str | None) -> Model:
     if dtype is None:
         return model
     if dtype not in WEIGHT_FORMATS:
-        raise InputError(f"unknown weight dtype {dtype!r}", where="--weight-dtype", mend=nearest(dtype, list(WEIGHT_FORMATS)))
+        raise InputError(f"unknown weight dtype {dtype[:64]!r}", where="--weight-dtype", mend=nearest(dtype[:64], list(WEIGHT_FORMATS)))
     target = WEIGHT_FORMATS[dtype]
 
     def changed(block: Block) -> Block:
@@ -180,9 +180,9 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
             conversions[name] = target
     if options.kv_dtype not in runtime.kv_layouts:
         raise InputError(
-            f"runtime {runtime.id} has no cache layout for {options.kv_dtype!r}",
+            f"runtime {runtime.id} has no cache layout for {options.kv_dtype[:64]!r}",
             where="--kv-dtype",
-            mend=nearest(options.kv_dtype, list(runtime.kv_layouts)),
+            mend=nearest(options.kv_dtype[:64], list(runtime.kv_layouts)),
         )
     if options.mtp and model.speculation is None:
         raise InputError(f"model {model.id} has no draft module", where="--mtp", mend="use --mtp 0")
@@ -222,7 +222,7 @@ def _allowed_tiers(inputs: Inputs, rates: Rates, where: str) -> tuple[str, ...]:
         known = own | {name for tier in rates.tiers for name in (tier.id, tier.kind, tier.role)}
         for name in asked:
             if name not in known:
-                raise InputError(f"{where} has no memory {name!r}", where="--tiers", mend=f"known: {', '.join(sorted(known))}")
+                raise InputError(f"{where} has no memory {name[:64]!r}", where="--tiers", mend=f"known: {', '.join(sorted(known))}")
         if not own & set(asked):
             raise InputError("leaves out the device's own memory", where="--tiers", mend=f"add {rates.memory_kind}")
     if not inputs.runtime.streaming:

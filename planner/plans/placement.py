@@ -17,6 +17,8 @@ def window_label(window: Window, layers: int) -> str:
     """``layers 3-60``, ``layer 5``, or the window's own name outside the layers."""
     if window.first_layer < 0 or window.first_layer >= layers:
         return window.name
+    if window.at:
+        return f"{window.layers} layers {window.at[0]}-{window.at[-1]} ({window.name})"
     last = window.first_layer + window.layers - 1
     return f"layer {last}" if window.layers == 1 else f"layers {window.first_layer}-{last}"
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.errors import InputError
 from planner.footprint import Shapes
 from planner.plans.inputs import Context, PoolContext
 
 TENSOR = (1, 2, 4, 8, 16, 32)
 PIPELINE = (1, 2, 4, 8)
+MOST_UNITS = 1000
+"""Purchasable units of one kind of hardware that one plan covers."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,13 @@ class Space:
 def declare_space(context: Context) -> Space:
     """The space that certificates speak of."""
     runtime = context.inputs.runtime
+    for pool in context.pools.values():
+        if affordable_units(pool) > MOST_UNITS:
+            raise InputError(
+                f"more than {MOST_UNITS} purchasable units of {pool.system.id} are too many for one plan",
+                where="hardware",
+                mend="plan a part, what it costs a token holds for more of it; or give --devices",
+            )
     pools = {phase: pool_space(pool) for phase, pool in context.pools.items()}
     splits: list[tuple[int, int, int, int]] = []
     if runtime.disaggregated:

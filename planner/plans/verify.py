@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.errors import InputError
@@ -70,7 +70,7 @@ class Violation:
 def equation_of(path: str) -> str:
     """The name of the equation behind a path."""
     for pattern, name in EQUATIONS:
-        if re.fullmatch(pattern, path):
+        if re.fullmatch(pattern, path) or re.fullmatch(pattern, f"{path}.0"):
             return name
     return "unknown entry"
 
@@ -85,9 +85,13 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
     try:
         decision, least = decision_of(plan, where), least_of(plan, where)
         violations = _shape_violations(context, decision)
+        violations += _renamed(_shape_violations(context, least) if least else [])
         if violations:
             return violations, []
-        operation = operate(context, decision)
+        operation, reached = operate(context, decision), operate(context, least) if least else None
+        violations = _placements(operation) + _renamed(_placements(reached) if reached else [])
+        if violations:
+            return violations, []
         expected = assemble(context, decision, certificate_of(plan), least)
     except InputError as error:
         return [
@@ -95,7 +99,8 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
         ], []
     violations = _compare(expected, plan.to_data())
     violations += _limit_violations(context, operation)
-    violations += _least_violations(context, least, plan)
+    violations += _bound_violations(plan)
+    violations += _least_violations(context, reached, plan)
     if full and not violations:
         from planner.plans.closure import space_violations
 
@@ -137,15 +142,24 @@ def _shape_violations(context: Context, decision: Decision) -> list[Violation]:
     return found
 
 
+def _renamed(violations: list[Violation]) -> list[Violation]:
+    return [replace(v, path=f"explanation.least_tpot.{v.path}") for v in violations]
+
+
 def _limit_violations(context: Context, operation: Operation) -> list[Violation]:
-    found = []
-    for check in checks(context, operation):
-        if not check.holds:
-            found.append(Violation("limits", f"limit: {check.name} ({check.unit})", f"at most {check.limit:.9g}", check.value))
-    for index, state in enumerate(operation.pools):
-        path = f"pools.{index}.placement_basis"
-        found += _placement_violations(path, state)
-    return found
+    return [
+        Violation("limits", f"limit: {check.name} ({check.unit})", f"at most {check.limit:.9g}", check.value)
+        for check in checks(context, operation)
+        if not check.holds
+    ]
+
+
+def _placements(operation: Operation) -> list[Violation]:
+    return [
+        violation
+        for index, state in enumerate(operation.pools)
+        for violation in _placement_violations(f"pools.{index}.placement_basis", state)
+    ]
 
 
 def _placement_violations(path: str, state: PoolState) -> list[Violation]:
@@ -160,13 +174,17 @@ def _placement_violations(path: str, state: PoolState) -> list[Violation]:
     return found
 
 
-def _least_violations(context: Context, least: Decision | None, plan: Plan) -> list[Violation]:
-    if least is None:
+def _bound_violations(plan: Plan) -> list[Violation]:
+    """No bound is worse than the plan itself."""
+    certificate, sign = plan.certificate, -1.0 if plan.objective == "throughput" else 1.0
+    if sign * certificate.bound <= sign * certificate.objective + RELATIVE * abs(certificate.objective):
         return []
-    bad = _shape_violations(context, least)
-    if bad:
-        return [Violation(f"explanation.least_tpot.{v.path}", v.equation, v.expected, v.found) for v in bad]
-    operation = operate(context, least)
+    return [Violation("certificate.bound", equation_of("certificate.bound"), certificate.objective, certificate.bound)]
+
+
+def _least_violations(context: Context, operation: Operation | None, plan: Plan) -> list[Violation]:
+    if operation is None:
+        return []
     found = []
     for check in checks(context, operation):
         if not check.holds and check.name != "service level TPOT":

@@ -26,6 +26,9 @@ MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""
 
 
+LEAST_TTFT = 1e-4
+"""Seconds from which the least TTFT is looked for."""
+
 RESERVE_FIGURES = {
     "context": "context",
     "graphs": "graphs",
@@ -94,18 +97,25 @@ def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, sto
         least = Search(tables, "latency", None, context.inputs.options.gap, reporter, stop).run()
         if least.decision is not None:
             return _service_level(context, tables, operate(context, least.decision), least.decision)
+        if least.stopped:
+            return _stopped(context)
     if workload.ttft_s is not None:
         relaxed = _without(context, ttft=True, tpot=True)
         free = build_tables(relaxed, tables.space)
         least = Search(free, "latency", None, context.inputs.options.gap, reporter, stop).run()
         if least.decision is not None:
             return _ttft(context, relaxed, free, least.decision, reporter, stop)
+        if least.stopped:
+            return _stopped(context)
     if context.inputs.options.concurrency is not None:
         options = context.inputs.options.model_copy(update={"concurrency": None})
         inputs = context.inputs.model_copy(update={"options": options})
         free_context = build_context(inputs)
         free = build_tables(free_context, declare_space(free_context))
-        if Search(free, "latency", workload.tpot_s, options.gap, reporter, stop).run().decision is not None:
+        found = Search(free, "latency", workload.tpot_s, options.gap, reporter, stop).run()
+        if found.stopped and found.decision is None:
+            return _stopped(context)
+        if found.decision is not None:
             member = _member(
                 "concurrency",
                 f"at most {context.inputs.options.concurrency} requests in flight",
@@ -115,6 +125,23 @@ def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, sto
             )
             return InfeasibleError("proved infeasible: no configuration works with so few requests in flight", [member])
     return _memory(context, tables)
+
+
+def _stopped(context: Context) -> InfeasibleError:
+    """The search had ended, the look for the least relief had not."""
+    workload, options = context.inputs.workload, context.inputs.options
+    asked = (
+        ("service level TPOT", "ms", workload.tpot_s and workload.tpot_s * 1e3),
+        ("service level TTFT", "ms", workload.ttft_s and workload.ttft_s * 1e3),
+        ("concurrency", "requests", options.concurrency),
+    )
+    members = [
+        _member(name, f"{value:g} {unit} asked", "not found within the time limit", None, unit) for name, unit, value in asked if value
+    ]
+    return InfeasibleError(
+        "proved infeasible; the time limit ended the look for the least relief: raise --time-limit to see which limit decides",
+        members,
+    )
 
 
 def _without(context: Context, *, ttft: bool, tpot: bool) -> Context:
@@ -132,8 +159,8 @@ def _no_hardware(context: Context, phase: str) -> InfeasibleError:
     if options.max_power_kw is not None:
         power = pool.watts_per_unit / 1e3
         members.append(_member("power", f"one unit draws {power:.4g} kW", f"--max-power-kw {power:.4g}", power, "kW"))
-    caps = " and ".join(m["member"] for m in members) or "the device cap"
-    return InfeasibleError(f"proved infeasible: {caps} allow not even one purchasable unit of {pool.system.id}", members)
+    caps = " and ".join(m["member"] for m in members) or "devices"
+    return InfeasibleError(f"proved infeasible: not even one purchasable unit of {pool.system.id} within the limit on {caps}", members)
 
 
 def _no_shape(context: Context) -> InfeasibleError:
@@ -225,7 +252,7 @@ def _ttft(
 ) -> InfeasibleError:
     limit = context.inputs.workload.ttft_s
     assert limit is not None
-    low, high = limit, operate(relaxed, decision).ttft_s
+    low, high = max(limit, LEAST_TTFT), operate(relaxed, decision).ttft_s
     for _ in range(12):
         if high <= low * 1.001:
             break
@@ -238,11 +265,11 @@ def _ttft(
             low = middle
         else:
             high = min(middle, operate(trial, found.decision).ttft_s)
-    need = f"{high * 1e3:.0f} ms"
+    need = f"{math.ceil(high * 1e3)} ms"
     member = _member(
         "service level TTFT",
         f"{limit * 1e3:g} ms asked, about {need} can be reached",
-        f"--ttft {high * 1e3:.0f}ms",
+        f"--ttft {math.ceil(high * 1e3)}ms",
         high * 1e3,
         "ms",
     )

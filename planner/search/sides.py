@@ -51,6 +51,7 @@ class Sides:
         self.pruned: list[tuple[int, float, float]] = []
         self.open: dict[str, list[Node]] = {"prefill": [], "decode": []}
         self._cache: dict[str, list[tuple[int, float, float]]] = {}
+        self._cached_room: float | None = None
         self._prefill_side()
         self._decode_side()
         self._offer_best()
@@ -156,8 +157,13 @@ class Sides:
 
     def _room(self, bounded: bool) -> float:
         """The most decode devices of a split that leaves room for a prefill instance."""
+        if bounded and self._cached_room is not None:
+            return self._cached_room
         smallest = min((row[0] for row in self._table("prefill", bounded)), default=np.inf)
-        return float(np.max(self.decode_devices[self.prefill_devices >= smallest], initial=0.0))
+        room = float(np.max(self.decode_devices[self.prefill_devices >= smallest], initial=0.0))
+        if bounded:
+            self._cached_room = room
+        return room
 
     def _offer_best(self) -> None:
         """Offer the best deployment of known instances."""
@@ -207,7 +213,7 @@ class Sides:
                 node.priority = -self.potential(node)
             self.open[side] = [node for node in self.open[side] if node.priority < 0.0]
             found += self.open[side]
-        self._cache = {}
+        self._cache, self._cached_room = {}, None
         return found
 
     def potential(self, node: Node) -> float:
@@ -230,7 +236,7 @@ class Sides:
         """Solve the placement of a side's node, add what is known, split what is not."""
         side = node.side
         self.open[side] = [n for n in self.open[side] if n.key != node.key]
-        self._cache = {}
+        self._cache, self._cached_room = {}, None
         pool = self.context.pool(side)
         if side == "prefill":
             decision = self._prefill_decision(node.group, node.row)
@@ -275,7 +281,7 @@ class Sides:
             child = Node(0.0, (2, node.group, node.row, start), "decode", node.group, node.row, start, end, bound, least)
             self.open["decode"].append(child)
             children.append(child)
-        self._cache = {}
+        self._cache, self._cached_room = {}, None
         for child in children:
             child.priority = -self.potential(child)
         return children

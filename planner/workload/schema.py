@@ -13,6 +13,7 @@ from planner.catalogue import Catalogue
 from planner.quantities import Grade
 
 MAX_TOKENS = 16_777_216
+MAX_SECONDS = 1e9
 
 
 class Lengths(BaseModel):
@@ -53,8 +54,8 @@ class Workload(BaseModel):
     input_tokens: Lengths
     output_tokens: Lengths
     prefix_hit: float = Field(ge=0, lt=1, default=0.0, allow_inf_nan=False)
-    ttft_s: float | None = Field(gt=0, default=None, allow_inf_nan=False)
-    tpot_s: float | None = Field(gt=0, default=None, allow_inf_nan=False)
+    ttft_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
+    tpot_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     source: str
     as_of: date
     grade: Grade

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import gcd
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from planner.architecture.blocks import Block, Cache, Edge, FlopTerm, Read, Tensor, WeightGroup
+from planner.architecture.blocks import Block, Edge, Tensor, WeightGroup
 
 Width = Annotated[int, Field(gt=0, le=2**24)]
 Heads = Annotated[int, Field(gt=0, le=2**16)]
@@ -16,31 +16,50 @@ Experts = Annotated[int, Field(gt=0, le=2**20)]
 Vocabulary = Annotated[int, Field(gt=0, le=2**28)]
 Context = Annotated[int, Field(gt=0, le=2**40)]
 
-KEPT_WIDE = {"lm_head", "embed_tokens", "gate", "eh_proj"}
+KEPT_WIDE = {"lm_head", "embed_tokens", "gate", "router", "shared_expert_gate", "e_score_correction_bias", "eh_proj"}
 MHA_PAGE_TOKENS = 16  # vLLM CacheConfig.block_size, its default on CUDA
+MODELOPT = {"FP8": "fp8_tensor", "NVFP4": "nvfp4"}
 
 
 class Quantization(BaseModel):
-    """The ``quantization_config`` of a configuration; only methods whose bytes are known exactly are read."""
+    """The ``quantization_config`` of a configuration; only methods whose bytes are known exactly are read.
+
+    ``fp8``: the linear layers, by tile or by matrix. ``modelopt``: NVIDIA Model Optimizer with one algorithm for all linear
+    layers (what its ``hf_quant_config.json`` says). ``mxfp4``: the routed experts and nothing else (openai/gpt-oss).
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    quant_method: Literal["fp8"]
+    quant_method: Literal["fp8", "modelopt", "mxfp4"]
     weight_block_size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    quant_algo: Literal["FP8", "NVFP4"] | None = None
     modules_to_not_convert: list[str] | None = None
+    ignore: list[str] | None = None
 
     @model_validator(mode="after")
     def _expressible(self) -> Quantization:
         if self.weight_block_size not in (None, [128, 128]):
             raise ValueError(f"weight_block_size {self.weight_block_size} is not supported, only [128, 128] is")
-        for module in self.modules_to_not_convert or []:
+        if self.quant_method == "modelopt" and self.quant_algo is None:
+            raise ValueError("quant_algo: is missing")
+        for module in [*(self.modules_to_not_convert or []), *(self.ignore or [])]:
             last = module.rpartition(".")[2]
-            if last not in KEPT_WIDE and not last.endswith("norm"):
+            apart = self.experts_only and last == "self_attn"
+            if last not in KEPT_WIDE and not last.endswith("norm") and not apart:
                 raise ValueError(f"modules_to_not_convert: {module[:64]!r} cannot be kept apart")
         return self
 
     @property
+    def experts_only(self) -> bool:
+        """Whether only routed experts are quantised."""
+        return self.quant_method == "mxfp4"
+
+    @property
     def format(self) -> str:
+        if self.quant_method == "mxfp4":
+            return "mxfp4"
+        if self.quant_method == "modelopt":
+            return MODELOPT[self.quant_algo or "FP8"]
         return "fp8_block128" if self.weight_block_size else "fp8_tensor"
 
 
@@ -57,9 +76,13 @@ class FamilyConfig(BaseModel):
     torch_dtype: Literal["bfloat16", "float16", "float32"] | None = None
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     quantization_config: Quantization | None = None
+    experts_apart: ClassVar[bool] = False
+    """Whether the family's routed experts may have a format of their own."""
 
     @model_validator(mode="after")
     def _one_dtype(self) -> FamilyConfig:
+        if self.quantization_config and self.quantization_config.experts_only and not self.experts_apart:
+            raise ValueError(f"quantization_config.quant_method: {self.quantization_config.quant_method} is not known here")
         if self.dtype and self.torch_dtype and self.dtype != self.torch_dtype:
             raise ValueError(f"dtype: {self.dtype} contradicts torch_dtype {self.torch_dtype}")
         return self
@@ -71,7 +94,12 @@ class FamilyConfig(BaseModel):
 
     @property
     def linear(self) -> str:
-        """The format of the linear layers."""
+        """The format of the linear layers that are not routed experts."""
+        return self.wide if self.quantization_config is None or self.quantization_config.experts_only else self.expert
+
+    @property
+    def expert(self) -> str:
+        """The format of routed experts."""
         return self.quantization_config.format if self.quantization_config else self.wide
 
 
@@ -146,68 +174,6 @@ def swiglu(hidden: int, intermediate: int, format: str) -> tuple[Tensor, ...]:
         Tensor(name="gate_proj", shape=(intermediate, hidden), format=format),
         Tensor(name="up_proj", shape=(intermediate, hidden), format=format),
         Tensor(name="down_proj", shape=(hidden, intermediate), format=format),
-    )
-
-
-def grouped_query_attention(
-    id: str,
-    *,
-    first_layer: int,
-    layers: int,
-    hidden: int,
-    heads: int,
-    kv_heads: int,
-    head_dim: int,
-    wide: str,
-    linear: str,
-    bias: bool,
-) -> Block:
-    """Multi-head (kv_heads = heads), grouped-query or multi-query (kv_heads = 1) attention with its input norm.
-
-    Per query head and pair: head_dim MACs for the score and head_dim for the value, so 4 x heads x head_dim FLOPs.
-    """
-
-    def biases(*sizes: tuple[str, int]) -> tuple[Tensor, ...]:
-        return tuple(vector(name, size, wide) for name, size in sizes) if bias else ()
-
-    entry = 2 * kv_heads * head_dim
-    return Block(
-        id=id,
-        kind="attention",
-        first_layer=first_layer,
-        layers=layers,
-        weights=(
-            WeightGroup(name="norm", tensors=(vector("input_layernorm", hidden, wide), *biases(("o_proj.bias", hidden)))),
-            WeightGroup(
-                name="queries",
-                tensors=(
-                    Tensor(name="q_proj", shape=(heads * head_dim, hidden), format=linear),
-                    Tensor(name="o_proj", shape=(hidden, heads * head_dim), format=linear),
-                    *biases(("q_proj.bias", heads * head_dim)),
-                ),
-                tensor_axis=heads,
-            ),
-            WeightGroup(
-                name="keys_values",
-                tensors=(
-                    Tensor(name="k_proj", shape=(kv_heads * head_dim, hidden), format=linear),
-                    Tensor(name="v_proj", shape=(kv_heads * head_dim, hidden), format=linear),
-                    *biases(("k_proj.bias", kv_heads * head_dim), ("v_proj.bias", kv_heads * head_dim)),
-                ),
-                tensor_axis=kv_heads,
-            ),
-        ),
-        caches=(
-            Cache(
-                name="kv",
-                elements=entry,
-                layouts={"bf16": 2 * entry, "fp8": entry},
-                tensor_axis=kv_heads,
-                page_tokens=MHA_PAGE_TOKENS,
-            ),
-        ),
-        reads=(Read(cache="kv", block=id),),
-        flops=(FlopTerm(name="attention", per_pair=4 * heads * head_dim, tensor_axis=heads),),
     )
 
 

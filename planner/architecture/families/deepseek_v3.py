@@ -7,12 +7,16 @@ sizes nope, rope and v, attention of one layer costs per pair of new token and e
 
 - absorbed (attends in the latent space): 2h(r + rope) + 2hr = 2h(2r + rope) FLOPs
 - expanded (rebuilds keys and values): 2h(nope + rope + v) FLOPs, and per chunk 2rh(nope + v) for each cached token
+
+The builders here also serve the families that add an indexer (DeepSeek sparse attention, DSA): a cheap score of every
+cached token, after which attention reads ``index_topk`` entries.
 """
 
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -25,6 +29,7 @@ from planner.architecture.blocks import (
     Model,
     Read,
     Router,
+    Span,
     Speculation,
     Tensor,
     WeightGroup,
@@ -44,11 +49,20 @@ from planner.architecture.families.common import (
     swiglu,
     vector,
 )
+from planner.architecture.families.layers import Place, place, places
 from planner.quantities import Figure
 
 MLA_PAGE_TOKENS = 64  # vLLM's FlashMLA backend: block_size 64
 REPORT = "DeepSeek-V3 Technical Report (arXiv:2412.19437) section 5.4.3"
 REPORT_DATE = date(2024, 12, 27)
+
+
+class Indexer(NamedTuple):
+    """Heads, key width and selected entries of a DSA indexer."""
+
+    heads: int
+    head_dim: int
+    topk: int
 
 
 class DeepseekV3Config(FamilyConfig):
@@ -87,17 +101,39 @@ class DeepseekV3Config(FamilyConfig):
             )
         return self
 
+    @property
+    def indexer(self) -> Indexer | None:
+        """The indexer of layers that have one."""
+        return None
 
-def build(config: DeepseekV3Config, identity: Identity) -> Model:
+    def indexed(self, layer: int) -> bool:
+        """Whether that layer scores by itself; one that does not uses the choice of the layer before it."""
+        return True
+
+    @property
+    def expert_format(self) -> str:
+        """The format of routed experts."""
+        return self.linear
+
+    @property
+    def dense_format(self) -> str:
+        """The format of attention, dense MLP and shared experts."""
+        return self.linear
+
+
+def build_latent(config: DeepseekV3Config, identity: Identity, family: str) -> Model:
+    """The model of any family with latent attention and experts after ``first_k_dense_replace`` dense layers."""
     layers, dense = config.num_hidden_layers, config.first_k_dense_replace
+    kinds = [
+        ("dense" if layer < dense else "moe") + ("" if config.indexer is None or config.indexed(layer) else "_shared")
+        for layer in range(layers)
+    ]
     blocks = [embedding_block(config)]
-    if dense:
-        blocks += [_attention(config, "dense.attention", 0, dense), _dense_mlp(config, dense)]
-    if layers > dense:
-        blocks += [
-            _attention(config, "moe.attention", dense, layers - dense),
-            _experts(config, "moe.experts", dense, layers - dense),
-        ]
+    for kind, spot in places(kinds).items():
+        own = config.indexer is None or not kind.endswith("_shared")
+        blocks.append(latent_attention(config, f"{kind}.attention", spot, own_index=own))
+        feed = _dense_mlp(config, f"{kind}.mlp", spot) if kind.startswith("dense") else _experts(config, f"{kind}.experts", spot)
+        blocks.append(feed)
     body = len(blocks)
     blocks.append(head_block(config))
     edges = chain(blocks, config.hidden_size, config.wide)
@@ -112,25 +148,26 @@ def build(config: DeepseekV3Config, identity: Identity) -> Model:
     edges += _exchange(config, blocks)
     return Model(
         **identity.model_dump(),
-        family=FAMILY.name,
+        family=family,
         hidden_size=config.hidden_size,
         vocabulary=config.vocab_size,
         layers=layers,
         max_context=config.max_position_embeddings,
         router=_router(config) if any(block.kind == "moe" for block in blocks) else None,
-        speculation=_speculation(config.num_nextn_predict_layers),
+        speculation=mtp_speculation(config.num_nextn_predict_layers),
         blocks=tuple(blocks),
         edges=tuple(edges),
     )
 
 
-def _attention(config: DeepseekV3Config, id: str, first_layer: int, layers: int, *, draft: bool = False) -> Block:
+def latent_attention(config: DeepseekV3Config, id: str, spot: Place, *, own_index: bool = True) -> Block:
+    """One latent attention block; without ``own_index`` it attends to what an earlier layer's indexer chose."""
     hidden, heads, rank, wide, linear = (
         config.hidden_size,
         config.num_attention_heads,
         config.kv_lora_rank,
         config.wide,
-        config.linear,
+        config.dense_format,
     )
     nope, rope, value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
     low_rank = [
@@ -154,20 +191,29 @@ def _attention(config: DeepseekV3Config, id: str, first_layer: int, layers: int,
         Tensor(name="kv_b_proj", shape=(heads * (nope + value), rank), format=linear),
         Tensor(name="o_proj", shape=(hidden, heads * value), format=linear),
     )
+    weights = [
+        WeightGroup(name="low_rank", tensors=tuple(low_rank)),
+        WeightGroup(name="heads", tensors=by_head, tensor_axis=heads),
+    ]
+    caches = [Cache(name="latent", elements=rank + rope, layouts=latent_layouts(rank, rope), page_tokens=MLA_PAGE_TOKENS)]
+    chosen = Span(cap=config.indexer.topk) if config.indexer else Span()
+    reads = [Read(cache="latent", block=id, span=chosen)]
+    flops = []
+    if config.indexer and own_index:
+        weights.append(_index_weights(config, config.indexer))
+        caches.append(index_cache(config.indexer.head_dim, MLA_PAGE_TOKENS))
+        reads.append(Read(cache="index", block=id))
+        flops.append(FlopTerm(name="index", per_pair=2 * config.indexer.heads * config.indexer.head_dim, dtype="fp8"))
     return Block(
         id=id,
         kind="attention",
-        first_layer=first_layer,
-        layers=layers,
-        draft=draft,
-        weights=(
-            WeightGroup(name="low_rank", tensors=tuple(low_rank)),
-            WeightGroup(name="heads", tensors=by_head, tensor_axis=heads),
-        ),
-        caches=(Cache(name="latent", elements=rank + rope, layouts=_layouts(rank, rope), page_tokens=MLA_PAGE_TOKENS),),
-        reads=(Read(cache="latent", block=id),),
+        **spot,
+        weights=tuple(weights),
+        caches=tuple(caches),
+        reads=tuple(reads),
         flops=(
-            FlopTerm(name="attention", mode="absorbed", per_pair=2 * heads * (2 * rank + rope), tensor_axis=heads),
+            *flops,
+            FlopTerm(name="attention", mode="absorbed", per_pair=2 * heads * (2 * rank + rope), span=chosen, tensor_axis=heads),
             FlopTerm(
                 name="attention",
                 mode="expanded",
@@ -180,29 +226,64 @@ def _attention(config: DeepseekV3Config, id: str, first_layer: int, layers: int,
     )
 
 
-def _layouts(rank: int, rope: int) -> dict[str, int]:
-    """Bytes per entry. ``fp8_ds_mla`` (vLLM kv_cache_interface.py): FP8 latent, an FP32 scale per 128 of it, BF16 rope."""
-    layouts = {"bf16": 2 * (rank + rope), "fp8": rank + rope}
-    if rank % 128 == 0:
-        layouts["fp8_ds_mla"] = rank + rank // 128 * 4 + 2 * rope
-    return layouts
-
-
-def _dense_mlp(config: DeepseekV3Config, layers: int) -> Block:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    return Block(
-        id="dense.mlp",
-        kind="mlp",
-        first_layer=0,
-        layers=layers,
-        weights=(
-            WeightGroup(name="norm", tensors=(vector("post_attention_layernorm", hidden, config.wide),)),
-            WeightGroup(name="mlp", tensors=swiglu(hidden, inner, config.linear), tensor_axis=columns_axis(inner)),
+def _index_weights(config: DeepseekV3Config, indexer: Indexer) -> WeightGroup:
+    """deepseek-ai/DeepSeek-V3.2-Exp inference/model.py class Indexer; every tensor-parallel rank scores with all heads."""
+    hidden, width = config.hidden_size, indexer.heads * indexer.head_dim
+    return WeightGroup(
+        name="indexer",
+        tensors=(
+            Tensor(name="indexer.wq_b", shape=(width, config.q_lora_rank or hidden), format=config.dense_format),
+            Tensor(name="indexer.wk", shape=(indexer.head_dim, hidden), format=config.dense_format),
+            vector("indexer.k_norm", indexer.head_dim, config.wide),
+            vector("indexer.k_norm.bias", indexer.head_dim, config.wide),
+            Tensor(name="indexer.weights_proj", shape=(indexer.heads, hidden), format=config.wide),
         ),
     )
 
 
-def _experts(config: DeepseekV3Config, id: str, first_layer: int, layers: int, *, draft: bool = False) -> Block:
+def latent_layouts(rank: int, rope: int) -> dict[str, int]:
+    """Bytes per entry. ``fp8_ds_mla`` (vLLM kv_cache_interface.py): FP8 latent, an FP32 scale per 128 of it, BF16 rope;
+    ``fp8_ds_mla_fp4`` is the same beside FP4 index keys."""
+    layouts = {"bf16": 2 * (rank + rope), "fp8": rank + rope}
+    if rank % 128 == 0:
+        layouts["fp8_ds_mla"] = layouts["fp8_ds_mla_fp4"] = rank + rank // 128 * 4 + 2 * rope
+    return layouts
+
+
+def index_cache(head_dim: int, page_tokens: int, ratio: int = 1, page_align: int = 1) -> Cache:
+    """Keys of an indexer. With scales: FP8 and 4 bytes (132 for 128), FP4 and 4 bytes (68): sglang
+    deepseek_v4_memory_pool.py."""
+    layouts = {
+        "bf16": 2 * head_dim,
+        "fp8": head_dim,
+        "fp8_ds_mla": head_dim + -(-head_dim // 128) * 4,
+        "fp8_ds_mla_fp4": -(-head_dim // 2) + -(-head_dim // 32),
+    }
+    return Cache(
+        name="index",
+        role="index",
+        span=Span(ratio=ratio),
+        elements=head_dim,
+        layouts=layouts,
+        page_tokens=page_tokens,
+        page_align={} if page_align == 1 else {"fp8_ds_mla": page_align, "fp8_ds_mla_fp4": page_align},
+    )
+
+
+def _dense_mlp(config: DeepseekV3Config, id: str, spot: Place) -> Block:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return Block(
+        id=id,
+        kind="mlp",
+        **spot,
+        weights=(
+            WeightGroup(name="norm", tensors=(vector("post_attention_layernorm", hidden, config.wide),)),
+            WeightGroup(name="mlp", tensors=swiglu(hidden, inner, config.dense_format), tensor_axis=columns_axis(inner)),
+        ),
+    )
+
+
+def _experts(config: DeepseekV3Config, id: str, spot: Place) -> Block:
     hidden, inner, wide = config.hidden_size, config.moe_intermediate_size, config.wide
     router = [
         vector("post_attention_layernorm", hidden, wide),
@@ -214,12 +295,14 @@ def _experts(config: DeepseekV3Config, id: str, first_layer: int, layers: int, *
     if config.n_shared_experts:
         width = inner * config.n_shared_experts
         groups.append(
-            WeightGroup(name="shared_experts", tensors=swiglu(hidden, width, config.linear), tensor_axis=columns_axis(width))
+            WeightGroup(
+                name="shared_experts", tensors=swiglu(hidden, width, config.dense_format), tensor_axis=columns_axis(width)
+            )
         )
     groups.append(
         WeightGroup(
             name="experts",
-            tensors=swiglu(hidden, inner, config.linear),
+            tensors=swiglu(hidden, inner, config.expert_format),
             count=config.n_routed_experts,
             active=config.num_experts_per_tok,
             access="routed",
@@ -227,7 +310,7 @@ def _experts(config: DeepseekV3Config, id: str, first_layer: int, layers: int, *
             tensor_axis=columns_axis(inner),
         )
     )
-    return Block(id=id, kind="moe", first_layer=first_layer, layers=layers, draft=draft, weights=tuple(groups))
+    return Block(id=id, kind="moe", **spot, weights=tuple(groups))
 
 
 def _draft(config: DeepseekV3Config) -> list[Block]:
@@ -238,6 +321,7 @@ def _draft(config: DeepseekV3Config) -> list[Block]:
         vector("hnorm", hidden, wide),
         Tensor(name="eh_proj", shape=(hidden, 2 * hidden), format=wide),
     )
+    spot = place(range(layers, layers + modules), draft=True)
     table = "head/lm_head" if config.tie_word_embeddings else "embedding/table"
     return [
         Block(
@@ -248,8 +332,8 @@ def _draft(config: DeepseekV3Config) -> list[Block]:
             draft=True,
             weights=(WeightGroup(name="projection", tensors=projection), embedding_group(config, shares=table)),
         ),
-        _attention(config, "draft.attention", layers, modules, draft=True),
-        _experts(config, "draft.experts", layers, modules, draft=True),
+        latent_attention(config, "draft.attention", spot),
+        _experts(config, "draft.experts", spot),
         head_block(config, "draft.head", layers=modules, draft=True, shares="head/lm_head"),
     ]
 
@@ -259,7 +343,7 @@ def _exchange(config: DeepseekV3Config, blocks: list[Block]) -> list[Edge]:
 
     FP8 dispatch and BF16 combine: DeepSeek-V3 Technical Report section 3.3.3.
     """
-    out = "fp8" if config.linear.startswith("fp8") else config.wide
+    out = "fp8" if config.expert_format.startswith("fp8") else config.wide
     edges = []
     for before, block, after in zip(blocks, blocks[1:], blocks[2:], strict=False):
         if block.kind == "moe":
@@ -280,7 +364,7 @@ def _router(config: DeepseekV3Config) -> Router:
     )
 
 
-def _speculation(depth: int) -> Speculation | None:
+def mtp_speculation(depth: int) -> Speculation | None:
     if depth == 0:
         return None
     first = Figure(
@@ -304,4 +388,4 @@ def _speculation(depth: int) -> Speculation | None:
     return Speculation(depth=depth, acceptance=(first, *[later] * (depth - 1)))
 
 
-FAMILY = Family("deepseek_v3", DeepseekV3Config, build)
+FAMILY = Family("deepseek_v3", DeepseekV3Config, partial(build_latent, family="deepseek_v3"))

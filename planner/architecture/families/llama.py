@@ -1,11 +1,15 @@
-"""``model_type`` llama: dense, grouped-query attention (multi-head and multi-query as its ends), gated MLP.
+"""``model_type`` llama, mistral: dense, grouped-query attention (multi-head and multi-query as its ends), gated MLP.
 
-Field meanings and defaults: huggingface/transformers ``models/llama/configuration_llama.py``.
+Field meanings and defaults: huggingface/transformers ``models/llama/configuration_llama.py`` and
+``models/mistral/configuration_mistral.py``. ``sliding_window`` bounds every layer of a mistral, or with
+``layer_types`` those it names.
 """
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from planner.architecture.blocks import Block, Identity, Model, WeightGroup
 from planner.architecture.families import Family
@@ -13,79 +17,110 @@ from planner.architecture.families.common import (
     FamilyConfig,
     Heads,
     Width,
-    chain,
     columns_axis,
-    embedding_block,
-    grouped_query_attention,
-    head_block,
     must_divide,
     swiglu,
     vector,
 )
+from planner.architecture.families.grouped import attention
+from planner.architecture.families.layers import Place, model_of, stacked
+
+LayerType = Literal["sliding_attention", "full_attention"]
 
 
-class LlamaConfig(FamilyConfig):
-    intermediate_size: Width
+class GroupedConfig(FamilyConfig):
+    """A configuration with grouped-query attention, some layers of which may see a window only."""
+
     num_attention_heads: Heads
     num_key_value_heads: Heads | None = None
     head_dim: Width | None = None
     attention_bias: bool = False
-    mlp_bias: bool = False
+    sliding_window: Width | None = None
+    layer_types: Annotated[list[LayerType], Field(max_length=10_000)] | None = None
 
     @model_validator(mode="after")
-    def _heads(self) -> LlamaConfig:
+    def _heads(self) -> GroupedConfig:
         must_divide("num_attention_heads", self.num_attention_heads, "num_key_value_heads", self.kv_heads)
         if self.head_dim is None:
             must_divide("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)
+        if self.layer_types is not None:
+            if len(self.layer_types) != self.num_hidden_layers:
+                raise ValueError(
+                    f"layer_types: names {len(self.layer_types)} layers, num_hidden_layers says {self.num_hidden_layers}"
+                )
+            if "sliding_attention" in self.layer_types and self.sliding_window is None:
+                raise ValueError("sliding_window: is missing, layer_types has sliding_attention")
         return self
 
     @property
     def kv_heads(self) -> int:
         return self.num_key_value_heads or self.num_attention_heads
 
+    @property
+    def width_of_head(self) -> int:
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
-def build(config: LlamaConfig, identity: Identity) -> Model:
+    def windows(self) -> list[int | None]:
+        """The window of each layer, ``None`` where it sees all."""
+        if self.layer_types is not None:
+            return [self.sliding_window if kind == "sliding_attention" else None for kind in self.layer_types]
+        return [None] * self.num_hidden_layers
+
+
+def reach(window: int | None) -> str:
+    """The kind of a layer by its window."""
+    return "full" if window is None else "sliding"
+
+
+class LlamaConfig(GroupedConfig):
+    intermediate_size: Width
+    mlp_bias: bool = False
+
+
+class MistralConfig(LlamaConfig):
+    def windows(self) -> list[int | None]:
+        return super().windows() if self.layer_types else [self.sliding_window] * self.num_hidden_layers
+
+
+def build(config: LlamaConfig, identity: Identity, family: str = "llama") -> Model:
     hidden, inner, wide = config.hidden_size, config.intermediate_size, config.wide
     mlp_biases = (vector("gate_proj.bias", inner, wide), vector("up_proj.bias", inner, wide)) if config.mlp_bias else ()
     output_bias = (vector("down_proj.bias", hidden, wide),) if config.mlp_bias else ()
-    blocks = [
-        embedding_block(config),
-        grouped_query_attention(
-            "attention",
-            first_layer=0,
-            layers=config.num_hidden_layers,
-            hidden=hidden,
-            heads=config.num_attention_heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim or hidden // config.num_attention_heads,
-            wide=wide,
-            linear=config.linear,
-            bias=config.attention_bias,
-        ),
-        Block(
-            id="mlp",
-            kind="mlp",
-            first_layer=0,
-            layers=config.num_hidden_layers,
-            weights=(
-                WeightGroup(name="norm", tensors=(vector("post_attention_layernorm", hidden, wide), *output_bias)),
-                WeightGroup(
-                    name="mlp", tensors=(*swiglu(hidden, inner, config.linear), *mlp_biases), tensor_axis=columns_axis(inner)
+
+    def layer(kind: str, prefix: str, place: Place) -> list[Block]:
+        return [
+            attention(
+                f"{prefix}attention",
+                place,
+                hidden=hidden,
+                heads=config.num_attention_heads,
+                kv_heads=config.kv_heads,
+                head_dim=config.width_of_head,
+                wide=wide,
+                linear=config.linear,
+                window=config.sliding_window if kind == "sliding" else None,
+                query_bias=config.attention_bias,
+                output_bias=config.attention_bias,
+            ),
+            Block(
+                id=f"{prefix}mlp",
+                kind="mlp",
+                **place,
+                weights=(
+                    WeightGroup(name="norm", tensors=(vector("post_attention_layernorm", hidden, wide), *output_bias)),
+                    WeightGroup(
+                        name="mlp", tensors=(*swiglu(hidden, inner, config.linear), *mlp_biases), tensor_axis=columns_axis(inner)
+                    ),
                 ),
             ),
-        ),
-        head_block(config),
-    ]
-    return Model(
-        **identity.model_dump(),
-        family=FAMILY.name,
-        hidden_size=hidden,
-        vocabulary=config.vocab_size,
-        layers=config.num_hidden_layers,
-        max_context=config.max_position_embeddings,
-        blocks=tuple(blocks),
-        edges=tuple(chain(blocks, hidden, wide)),
-    )
+        ]
+
+    return model_of(config, identity, family, stacked([reach(window) for window in config.windows()], layer))
+
+
+def build_mistral(config: LlamaConfig, identity: Identity) -> Model:
+    return build(config, identity, "mistral")
 
 
 FAMILY = Family("llama", LlamaConfig, build)
+MISTRAL = Family("mistral", MistralConfig, build_mistral)
