@@ -29,7 +29,26 @@ from planner.errors import InputError, nearest
 BUILTIN: Mapping[str, Mapping[str, str]] = {
     "planner.model_families": {
         "deepseek_v3": "planner.architecture.families.deepseek_v3:FAMILY",
+        "deepseek_v32": "planner.architecture.families.deepseek_v32:FAMILY",
+        "deepseek_v4": "planner.architecture.families.deepseek_v4:FAMILY",
+        "glm_moe_dsa": "planner.architecture.families.glm_moe_dsa:FAMILY",
+        "kimi_k2": "planner.architecture.families.kimi_k2:FAMILY",
         "llama": "planner.architecture.families.llama:FAMILY",
+        "gpt_oss": "planner.architecture.families.gpt_oss:FAMILY",
+        "minimax_m2": "planner.architecture.families.minimax:M2",
+        "minimax_m3": "planner.architecture.families.minimax:M3",
+        "minimax_m3_vl": "planner.architecture.families.minimax:M3",
+        "mistral": "planner.architecture.families.llama:MISTRAL",
+        "mixtral": "planner.architecture.families.mixtral:FAMILY",
+        "nemotron_h": "planner.architecture.families.nemotron_h:FAMILY",
+        "opt": "planner.architecture.families.opt:FAMILY",
+        "qwen2": "planner.architecture.families.qwen:QWEN2",
+        "qwen3": "planner.architecture.families.qwen:QWEN3",
+        "qwen3_5": "planner.architecture.families.qwen3_5:DENSE",
+        "qwen3_5_moe": "planner.architecture.families.qwen3_5:MOE",
+        "qwen3_5_moe_text": "planner.architecture.families.qwen3_5:MOE",
+        "qwen3_5_text": "planner.architecture.families.qwen3_5:DENSE",
+        "qwen3_moe": "planner.architecture.families.qwen:QWEN3_MOE",
     },
 }
 

@@ -424,7 +424,7 @@ def test_the_low_end_of_every_group_is_slower_and_the_high_end_faster(model: str
     moved = set()
     for group in uncertain_groups(here.inputs.runtime):
         for end, sign in (("low", 1.0), ("high", -1.0)):
-            system, runtime, _ = perturb(here.system, here.inputs.runtime, group, end)  # type: ignore[arg-type]
+            system, runtime = perturb(here.system, here.inputs.runtime, group, end)
             other = replace(here, rates=resolve_rates(system, runtime))
             found = decode_seconds(other, shapes, np.full(size, 32.0)), prefill_seconds(other, shapes, np.full(size, 2048.0))
             for changed, before in zip(found, base, strict=True):

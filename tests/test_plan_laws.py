@@ -25,6 +25,7 @@ from planner.plans.operate import (
     Decision,
     Operation,
     PoolDecision,
+    PoolState,
     checks,
     operate,
     operation_objective,
@@ -133,7 +134,8 @@ CONFIGURATIONS: list[tuple[str, tuple[int, int, int, int]]] = [
     ("llama 40", (1, 1, 1, 1)), ("llama 12", (1, 1, 1, 1)), ("llama 12", (2, 1, 1, 1)), ("llama 12", (1, 1, 1, 2)),
     ("experts 60", (1, 2, 2, 1)), ("experts 25", (1, 1, 1, 1)), ("experts 25", (1, 1, 1, 2)), ("experts 25", (2, 1, 2, 1)),
     ("two-nodes", (1, 16, 16, 1)), ("host-memory", (8, 1, 1, 1)), ("host-memory", (1, 8, 8, 1)),
-    ("disaggregated", (4, 1, 1, 1)), ("disaggregated", (1, 1, 1, 1)), ("supernode", (1, 32, 32, 1)), ("supernode", (4, 16, 64, 1)),
+    ("disaggregated", (4, 1, 1, 1)), ("disaggregated", (1, 1, 1, 1)),
+    ("supernode", (1, 32, 32, 1)), ("supernode", (4, 16, 64, 1)),
 ]  # fmt: skip
 
 
@@ -289,24 +291,24 @@ def test_law_2_random_and_greedy_placements_are_no_better(objective: str) -> Non
     chosen = decision_of(plan, "p").pools[0]
     feasible = 0
     for number in range(40):
-        batch = max(1, chosen.batch + int(draw.integers(-2, 3)))
+        batch = int(draw.integers(1, chosen.batch + 1))
         decision = replace(chosen, batch=batch, basis="needed", period_s=None)
         if memory_need(pool, decision.row()).short[0] <= 0:
             continue
         problem, _ = pool_problem(pool, decision)
-        program = problem.program
+        program, best = problem.program, solve_tiers(problem)
         cost = np.zeros_like(program.cost)
         held = np.array([problem.items[c.item].held for c in problem.choices])
-        if number:
+        if number % 2:
             cost[: len(held)] = draw.random(len(held))
         else:
             cost[: len(held)] = [
                 0.0 if c.mode == "resident" else h / held.max() for c, h in zip(problem.choices, held, strict=True)
             ]
         placed = solve_tiers(replace(problem, program=replace(program, cost=cost)))
-        if placed is None:
-            continue
-        shares = np.clip(placed.point.values[: len(held)], 0.0, None)
+        assert placed is not None and best is not None
+        blend = draw.choice([1.0, 0.3, 0.03])
+        shares = np.clip(blend * placed.point.values + (1 - blend) * best.point.values, 0.0, None)[: len(held)]
         operation = operate(context, Decision((decision,), tuple(u.units for u in plan.units)), (shares,))
         if np.isfinite(operation.ttft_s) and all(check.holds for check in checks(context, operation)):
             feasible += 1
@@ -331,7 +333,7 @@ def small_inputs(model: str, memory: float, objective: str = "cost", **runtime: 
 
 def same_choice(one: Plan, other: Plan) -> None:
     """Equal configurations, replicas and units."""
-    assert one.units == other.units and one.mode == other.mode
+    assert [u.units for u in one.units] == [u.units for u in other.units] and one.mode == other.mode
     for a, b in zip(one.pools, other.pools, strict=True):
         left, right = a.configuration.model_dump(), b.configuration.model_dump()
         left.pop("period_limit_ms"), right.pop("period_limit_ms")
@@ -383,7 +385,8 @@ def test_law_3_durations_scale_times(model: str, memory: float, objective: str) 
     one, other = solve(inputs), solve(slowed(inputs, c))
     same_choice(one, other)
     for key, power in (
-        ("output_tokens_per_s", -1), ("output_tokens_per_s_per_device", -1), ("tokens_per_s_per_user", -1), ("ttft_ms", 1), ("tpot_ms", 1),
+        ("output_tokens_per_s", -1), ("output_tokens_per_s_per_device", -1), ("tokens_per_s_per_user", -1),
+        ("ttft_ms", 1), ("tpot_ms", 1),
     ):  # fmt: skip
         before, after = getattr(one.prediction, key), getattr(other.prediction, key)
         for end in ("low", "expected", "high"):
@@ -446,6 +449,16 @@ def found(context: Context, objective: str) -> tuple[Decision, Operation]:
     return result.decision, operate(context, result.decision)
 
 
+def held_by_tier(state: PoolState) -> dict[str, float]:
+    """Bytes a device of each stage holds below its own memory; which of two equally good items lies there may differ."""
+    found: dict[str, float] = {}
+    for choice, share in zip(state.problem.choices, state.shares, strict=True):
+        item = state.problem.items[choice.item]
+        key = f"{choice.stage} {choice.tier} {choice.mode}"
+        found[key] = found.get(key, 0.0) + item.held * state.problem.stages[choice.stage][item.window] * float(share)
+    return found
+
+
 @each_objective
 @each_small
 def test_law_3_sizes_change_only_bytes(model: str, memory: float, objective: str) -> None:
@@ -459,7 +472,7 @@ def test_law_3_sizes_change_only_bytes(model: str, memory: float, objective: str
     for key in ("tpot_s", "ttft_s", "requests_per_s", "concurrency", "usd_per_hour"):
         assert getattr(after, key) == pytest.approx(getattr(before, key), rel=1e-9)
     for a, b in zip(before.pools, after.pools, strict=True):
-        assert b.shares == pytest.approx(a.shares, abs=1e-7)
+        assert held_by_tier(b) == pytest.approx({tier: 8 * size for tier, size in held_by_tier(a).items()}, rel=1e-6)
 
 
 @each_objective
@@ -528,7 +541,9 @@ def conserved(plan: Plan, inputs: Inputs) -> None:
         parts = sum(memory[f"{name}_bytes"] for name in ("weights", "kv_cache", "staging"))
         reserve = sum(memory["reserve_bytes"].values())
         assert memory["free_bytes"] >= 0
-        assert parts + reserve + memory["free_bytes"] == pytest.approx(memory["usable_bytes"], abs=64, rel=0)  # each part rounds up
+        assert parts + reserve + memory["free_bytes"] == pytest.approx(
+            memory["usable_bytes"], abs=64, rel=0
+        )  # each part rounds up
         in_memory = sum(row.bytes for row in pool.placement if row.tier == memory["tier"])
         assert in_memory <= pool.devices * (memory["usable_bytes"] - reserve) + 16 * pool.devices
         for entry in memory["below"]:

@@ -233,11 +233,14 @@ class Cache(_Part):
         align = self.page_align.get(layout, 1)
         return -(-entries * self.entry_bytes(layout) // align) * align
 
-    def bytes(self, tokens: int, layout: str, page_tokens: int | None = None) -> int:
-        """Bytes held at ``tokens`` of context, whole pages; the calculator's layout knows neither pages nor state."""
+    def bytes(self, tokens: int, layout: str, page_tokens: int | None = None, *, paged: bool = True) -> int:
+        """Bytes held at ``tokens`` of context, whole pages or (not ``paged``) entries alone; the calculator's layout knows
+        neither pages nor state."""
         entries = self.span.entries(tokens)
         if layout == CALCULATOR:
             return entries * self.entry_bytes(layout)
+        if not paged:
+            return entries * self.entry_bytes(layout) + self.fixed_bytes
         page = max(1, (page_tokens or self.page_tokens) // self.span.ratio)
         return -(-entries // page) * self.page_bytes(layout, page_tokens) + self.fixed_bytes
 
@@ -503,10 +506,14 @@ class Model(Identity):
         draft: bool = False,
         page_tokens: int | None = None,
         roles: Collection[str] = ("kv", "index", "state"),
+        paged: bool = True,
     ) -> int:
-        """Bytes one sequence of ``tokens`` holds in all layers, whole pages and fixed state included."""
+        """Bytes one sequence of ``tokens`` holds in all layers, fixed state included, in whole pages or (not ``paged``)
+        entries alone; ``roles`` selects caches."""
         return sum(
-            layers * cache.bytes(tokens, layout, page_tokens) for layers, cache in self._caches(draft) if cache.role in roles
+            layers * cache.bytes(tokens, layout, page_tokens, paged=paged)
+            for layers, cache in self._caches(draft)
+            if cache.role in roles
         )
 
     def fixed_bytes(self, *, draft: bool = False) -> int:

@@ -52,30 +52,38 @@ def _workload(
 @click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works).")
 @click.option("--osl", type=TOKENS, help="Output tokens, in place of the workload's.")
 @click.option("--prefix-hit", type=Range(0, 1, max_open=True), help="Share of input tokens found in cache.")
-@click.option("--ttft", type=TIME, help="Limit on mean time to first token (2s; bare numbers are ms).")
-@click.option("--tpot", type=TIME, help="Limit on mean time per output token (50ms; bare numbers are ms).")
+@click.option("--ttft", type=TIME, help="Limit on the expected mean time to first token (2s; bare numbers are ms).")
+@click.option("--tpot", type=TIME, help="Limit on the expected mean time per output token (50ms; bare numbers are ms).")
 @click.option("--concurrency", type=click.IntRange(1), help="At most this many requests in flight.")
-@click.option("--objective", type=click.Choice(["cost", "throughput", "latency"]), default="cost", show_default=True)
+@click.option(
+    "--objective",
+    type=click.Choice(["cost", "throughput", "latency"]),
+    default="cost",
+    show_default=True,
+    help="Least USD per token, most tokens/s per device, or least TPOT.",
+)
 @click.option("--tiers", help="Memories that may be used, by kind, role or id (hbm,host).")
 @click.option("--runtime", default="generic", show_default=True, help="A runtime of the catalogue or a TOML file.")
 @click.option("--weight-dtype", help="Store the layers' matrices in this dtype (bf16, fp8, int8, fp4, int4).")
 @click.option("--kv-dtype", default="bf16", show_default=True, help="Dtype of the KV cache (bf16, fp8).")
 @click.option("--mtp", type=click.IntRange(0, 8), default=0, show_default=True, help="Draft tokens per step.")
-@click.option("--price-basis", type=click.Choice(["owned"]), default="owned", show_default=True)
+@click.option("--price-basis", default="owned", show_default=True, help="A price basis of the catalogue, or a TOML file like it.")
 @click.option("--utilisation", type=Range(0, 1, min_open=True), help="Share of hours in which the load is served.")
 @click.option("--max-power-kw", type=Range(0, 1e12, min_open=True), help="Stated power of all units used.")
 @click.option("--max-usd-per-hour", type=Range(0, 1e12, min_open=True), help="Cost of all units used.")
-@click.option("--allocation", type=click.Choice(["miss_only", "all_input", "flops"]), default="miss_only", show_default=True)
+@click.option(
+    "--allocation",
+    type=click.Choice(["miss_only", "all_input", "flops"]),
+    default="miss_only",
+    show_default=True,
+    help="Who pays for prefill: computed tokens, all input tokens, or by FLOPs.",
+)
 @click.option(
     "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
 )
 @click.option("--allow-announced", is_flag=True, help="Accept parts that do not ship yet.")
-@click.option(
-    "--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved."
-)
-@click.option(
-    "--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far."
-)
+@click.option("--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
+@click.option("--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far.")
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as JSON to this file.")
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
@@ -100,6 +108,7 @@ def command(
     quiet: bool,
     form: str,
     runtime: str,
+    price_basis: str,
     **options: Any,
 ) -> int:
     """Find the best deployment of MODEL on HARDWARE.
@@ -138,6 +147,7 @@ def command(
             parse_hardware(hardware, folders),
             workload=_workload(workload, isl, osl, prefix_hit, ttft, tpot),
             runtime=runtime,
+            prices=price_basis,
             allow_announced=allow_announced,
             reporter=_progress(quiet),
             stop=stop,
@@ -158,9 +168,10 @@ def command(
         if certificate:
             _print_certificate(found)
     if not quiet:
-        hint(
-            f"planner explain {output}" if output else f"planner plan {model} {hardware} -o plan.json && planner verify plan.json"
-        )
+        import shlex
+
+        again = shlex.join(["planner", *(sys.argv[1:] or ["plan", model, hardware])])
+        hint(f"planner explain {output}" if output else f"{again} -o plan.json && planner explain plan.json")
     return 130 if found.certificate.stopped == "interrupted" else 0
 
 
@@ -193,89 +204,82 @@ def _print_conflict(error: InfeasibleError, form: str) -> None:
     print_table(table)
 
 
-def _span(interval: Interval, digits: str = ".4g") -> tuple[str, str, str]:
-    return tuple("-" if v is None else format(v, digits) for v in (interval.low, interval.expected, interval.high))  # type: ignore[return-value]
+def number(value: float | None) -> str:
+    """Three or four significant digits without an exponent where that is readable."""
+    if value is None:
+        return "-"
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.3g}"
+
+
+def _span(interval: Interval) -> tuple[str, str, str]:
+    return number(interval.low), number(interval.expected), number(interval.high)
+
+
+def say(text: str) -> None:
+    """A sentence on stdout, wrapped at 100 columns with a hanging indent."""
+    import textwrap
+
+    click.echo(textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def print_plan(plan: Plan) -> None:
-    """The plan as tables for a person."""
-    certificate = plan.certificate
-    pools = new_table(
-        f"{plan.model} on {plan.hardware}, workload {plan.workload}, {plan.mode} serving",
-        "pool",
-        "instances",
-        "tp",
-        "attention dp",
-        "ep",
-        "pp",
-        "batch/rank",
-        "tokens/pass",
+    """The plan as tables and sentences for a person: verdict first, evidence last."""
+    certificate, p = plan.certificate, plan.prediction
+    cost = plan.cost.blended_interval
+    say(
+        f"{plan.model} on {plan.hardware}, workload {plan.workload}: {number(cost.expected)} USD per million tokens "
+        f"({number(cost.low)} to {number(cost.high)}), {number(p.output_tokens_per_s.expected)} output tokens/s, "
+        f"{number(p.tpot_ms.expected)} ms per token, first token after {number(p.ttft_ms.expected)} ms"
     )
+    click.echo("")
+    pools = new_table(f"{plan.mode} serving", "pool", "instances", "tp", "attn dp", "ep", "pp", "batch/rank", "tokens/pass")
     for pool in plan.pools:
         c = pool.configuration
-        pools.add_row(
-            f"{pool.phase} ({pool.devices} devices)",
-            str(pool.replicas),
-            str(c.tp),
-            str(c.attention_dp),
-            str(c.ep),
-            str(c.pp),
-            str(c.batch_per_rank or "-"),
-            str(c.prefill_tokens_per_rank or "-"),
-        )
+        numbers = (pool.replicas, c.tp, c.attention_dp, c.ep, c.pp, c.batch_per_rank or "-", c.prefill_tokens_per_rank or "-")
+        pools.add_row(f"{pool.phase} ({pool.devices} devices)", *(str(n) for n in numbers))
     print_table(pools)
-    prediction = new_table("prediction (steady state, closed loop)", "figure", "low (p10)", "expected", "high (p90)", "unit")
-    p = plan.prediction
+    prediction = new_table(
+        "prediction; low and high are the model's uncertainty (p10, p90)", "figure", "low", "expected", "high", "unit"
+    )
     for name, interval, unit in (
         ("output, whole deployment", p.output_tokens_per_s, "tokens/s"),
         ("output per device paid for", p.output_tokens_per_s_per_device, "tokens/s"),
         ("speed of one request", p.tokens_per_s_per_user, "tokens/s"),
-        ("time to first token", p.ttft_ms, "ms"),
-        ("time per output token", p.tpot_ms, "ms"),
-        ("cost, all tokens", plan.cost.blended_interval, "USD per million"),
+        ("time to first token, mean", p.ttft_ms, "ms"),
+        ("time per output token, mean", p.tpot_ms, "ms"),
+        ("cost, all tokens", cost, "USD per million"),
     ):
         prediction.add_row(name, *_span(interval), unit)
     print_table(prediction)
     memory = new_table(
-        "device memory, fullest device (GB)",
-        "pool",
-        "memory",
-        "usable",
-        "weights",
-        "KV cache",
-        "staging",
-        "reserve",
-        "free",
-        "below it",
+        "fullest device, GB", "pool", "memory", "usable", "weights", "KV", "buffers", "reserve", "free", "below it"
     )
     for pool in plan.pools:
         m = pool.memory
         below = ", ".join(f"{row['tier']} {row['bytes'] / 1e9:.2f}" for row in m["below"]) or "nothing"
-        cells = [
-            m["usable_bytes"],
-            m["weights_bytes"],
-            m["kv_cache_bytes"],
-            m["staging_bytes"],
-            sum(m["reserve_bytes"].values()),
-            m["free_bytes"],
-        ]
+        reserve = sum(m["reserve_bytes"].values())
+        cells = [m["usable_bytes"], m["weights_bytes"], m["kv_cache_bytes"], m["staging_bytes"], reserve, m["free_bytes"]]
         memory.add_row(pool.phase, m["tier"], *(f"{value / 1e9:.2f}" for value in cells), below)
     print_table(memory)
     u = plan.cost.usd_per_million
-    price = ", ".join(
-        f"{name} {'-' if value is None else format(value, '.4g')}"
-        for name, value in (("hit", u.input_hit), ("miss", u.input_miss), ("output", u.output), ("blended", u.blended))
+    streams = (("cached input", u.input_hit), ("input", u.input_miss), ("output", u.output), ("all tokens", u.blended))
+    price = ", ".join(f"{name} {number(value)}" for name, value in streams)
+    say(
+        f"cost, USD per million tokens: {price}; {number(plan.cost.usd_per_hour)} USD an hour for {plan.cost.devices_paid} "
+        "devices "
+        f"(basis {plan.cost.basis} of {plan.cost.as_of}, in use {plan.cost.utilisation:.1%} of the time)"
     )
-    lines = [
-        f"cost: USD per million tokens: {price} ({plan.cost.basis}, {plan.cost.as_of}, utilisation {plan.cost.utilisation:g}, "
-        f"{plan.cost.usd_per_hour:.4g} USD/h for {plan.cost.devices_paid} devices)"
-    ]
     for item in plan.cost.capital:
-        lines.append(
-            f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})"
-        )
-    lines += [f"  {name} = {value:g}" for name, value in plan.cost.defaults.items()]
-    lines += plan.explanation["summary"][1:]
+        say(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
+    d = plan.cost.defaults
+    say(
+        f"  owned hour: capital at {d['cost_of_capital']:.1%} a year over {d['life']:g} years, {d['residual_value']:.0%} left, "
+        f"installation {d['installation']:.0%}, maintenance {d['maintenance']:.0%} and staff {d['staff']:.0%} of it a year; "
+        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}"
+    )
+    lines = list(plan.explanation["summary"][1:])
     if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
         lines += plan.explanation["below_device_memory"]
     lines += (
@@ -286,17 +290,17 @@ def print_plan(plan: Plan) -> None:
     weak = len(plan.provenance["estimates"])
     lines.append(
         f"lowest grade of evidence: {plan.provenance['lowest_grade']} "
-        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D)"
+        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D; planner explain lists them)"
     )
     count = certificate.space["configurations"]["total"]
     state = "proved" if certificate.proved else f"not proved{f' (stopped: {certificate.stopped})' if certificate.stopped else ''}"
-    low, _, high = _span(plan.prediction.output_tokens_per_s)
+    low, _, high = _span(p.output_tokens_per_s)
     lines.append(
         f"{state}: {certificate.objective:.6g} {certificate.unit}, bound {certificate.bound:.6g}, gap {certificate.gap:.4%} over "
-        f"{count:,} configurations; proved against the model, not the machine: expect {low} to {high} output tokens/s"
+        f"{count:,} configurations; against the model, not the machine: expect {low} to {high} output tokens/s"
     )
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 def _print_certificate(plan: Plan) -> None:

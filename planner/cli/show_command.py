@@ -114,6 +114,10 @@ def _print_hardware(system: Any) -> None:
     print_table(table)
 
 
+UNIT_OF = {"floors": "s", "reserve": "bytes"}
+"""SI unit of a runtime's figures by section; the others are fractions."""
+
+
 def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
     table = new_table(title, "what", "value")
 
@@ -122,12 +126,15 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
             for key, item in value.items():
                 add(item, f"{path}.{key}" if path else key)
         elif isinstance(value, dict):
-            span = (
-                f" [{value['low']:g} to {value['high']:g}]"
-                if value.get("low") is not None and value.get("high") is not None
-                else ""
-            )
-            table.add_row(path, f"{value['value']:g}{span} (grade {value['grade']})")
+            if "value" not in value:
+                for key, item in value.items():
+                    add(item, f"{path}.{key}" if path else key)
+                return
+            unit = UNIT_OF.get(path.split(".")[0], "") if not path.endswith(("multiple", "fragmentation")) else ""
+            low, high = value.get("low"), value.get("high")
+            span = f" [{low:g} to {high:g}]" if low is not None and high is not None else ""
+            evidence = f"grade {value['grade']}, {value.get('as_of')}: {value['source']}"
+            table.add_row(path, f"{value['value']:g}{span} {unit}".rstrip() + f" ({evidence})")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for index, item in enumerate(value):
                 add({k: v for k, v in item.items() if k != "id"}, f"{path}.{item.get('id', index)}")

@@ -56,7 +56,7 @@ def cache_bytes_per_sequence(item: CacheItem, reserved_tokens: int, page_tokens:
     """One layer's cache of one sequence, in whole pages, on an unsplit device (bytes)."""
     if not item.held:
         return 0
-    page = max(1, page_tokens // item.span.ratio)
+    page = max(1, max(page_tokens, item.page_tokens) // item.span.ratio)
     pages = math.ceil(item.span.entries(reserved_tokens) / page)
     page_bytes = math.ceil(page * item.entry_bytes / item.page_align) * item.page_align
     return pages * page_bytes + item.fixed_bytes

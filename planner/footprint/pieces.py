@@ -61,7 +61,8 @@ class LookupItem:
 class CacheItem:
     """A per-sequence cache: what is held (nothing where another block owns it) and what a step reads of it.
 
-    A step reads and writes ``fixed_read`` and ``fixed_written`` bytes of the fixed state. Pages are padded to ``page_align``.
+    A step reads and writes ``fixed_read`` and ``fixed_written`` bytes of the fixed state. Pages are padded to ``page_align``
+    bytes; those of a compressed cache have at least ``page_tokens`` tokens, whatever the runtime's pages are.
     """
 
     name: str
@@ -74,6 +75,7 @@ class CacheItem:
     fixed_read: float = 0.0
     fixed_written: float = 0.0
     page_align: int = 1
+    page_tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,17 @@ class ModelPieces:
 
     def stage_table(self, pp: int) -> list[tuple[int, ...]]:
         """Layers of each window per distinct pipeline stage (see ``stage_layers``)."""
-        from planner.footprint.shapes import stage_layers
+        return list(dict.fromkeys(self._stages(pp)))
 
-        return stage_layers(
+    def stage_counts(self, pp: int) -> list[int]:
+        """How many of the ``pp`` stages are like each row of ``stage_table``."""
+        stages = self._stages(pp)
+        return [stages.count(row) for row in dict.fromkeys(stages)]
+
+    def _stages(self, pp: int) -> list[tuple[int, ...]]:
+        from planner.footprint.shapes import every_stage
+
+        return every_stage(
             [w.first_layer for w in self.windows],
             [w.layers for w in self.windows],
             self.layers,
@@ -183,6 +193,7 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
                     read.fixed * cache.fixed_bytes,
                     cache.fixed_writes * cache.fixed_bytes if owner.id == block.id else 0.0,
                     cache.page_align.get(layout, 1),
+                    cache.page_tokens if cache.span.ratio > 1 else 1,
                 )
             )
         return BlockPieces(

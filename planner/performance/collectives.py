@@ -70,11 +70,14 @@ def outermost(group: Column, levels: tuple[Level, ...]) -> list[np.ndarray]:
 
 
 def point_to_point(payload_bytes: Column | float, devices_between: Column, levels: tuple[Level, ...]) -> Column:
-    """One message between neighbours ``devices_between`` devices apart: the innermost level that spans them."""
+    """One message between neighbours ``devices_between`` devices apart: the innermost level that spans them.
+
+    Infinite where no level does.
+    """
     time = np.zeros_like(devices_between)
     done = np.zeros(devices_between.shape, dtype=bool)
     for level in levels:
         here = ~done & (devices_between < level.devices)
         time = np.where(here, payload_bytes / level.p2p + level.latency, time)
         done |= here
-    return time
+    return np.where(done, time, np.inf)

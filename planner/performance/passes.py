@@ -8,7 +8,7 @@ is the tier problem's (``planner.plans.tiers``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -167,7 +167,9 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     for gemm in block.gemms:
         flops = 2.0 * gemm.parameters / split_ways(shapes.tp, gemm.tensor_axis) * tokens
         compute += flops / rates.gemm_flop_per_s(gemm.dtype, tokens, "dense")
-    compute += _attention_seconds(block, shapes, rates, load, tokens)
+    spread = 1.0 + np.sqrt(2.0 * np.log(shapes.dp)) * load.variation / np.sqrt(np.maximum(load.sequences, 1e-300))
+    padded = 1.0 + np.sqrt(2.0 * np.log(shapes.dp)) * load.variation / np.sqrt(np.maximum(tokens, 1.0))
+    compute += _attention_seconds(block, shapes, rates, load, tokens) * padded
 
     routed_read, fetches, communication = zeros, zeros, zeros
     if block.routed:
@@ -187,7 +189,6 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         rows_read = lookup.rows_per_token * lookup.row_bytes * tokens
         lookup_read = lookup_read + rows_read / split_ways(shapes.tp, lookup.tensor_axis)
     cache_read, cache_write = zeros, zeros
-    spread = 1.0 + np.sqrt(2.0 * np.log(shapes.dp)) * load.variation / np.sqrt(np.maximum(load.sequences, 1e-300))
     for cache in block.caches:
         ways = split_ways(shapes.tp, cache.tensor_axis)
         entries = cache.read_span.entries(load.read_context)
@@ -224,7 +225,8 @@ def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: L
         if load.phase not in term.phases:
             continue
         flops = term.per_pair * term.span.entries(load.context) * tokens + term.per_cached_token * load.cached
-        rate = rates.peak[term.dtype if term.dtype in rates.peak else "bf16"] * rates.efficiency["attention"]
+        dtype = next(name for name in (term.dtype, "fp8", "int8", "bf16") if name in rates.peak or name == "bf16")
+        rate = rates.peak[dtype] * rates.efficiency["attention"]
         seconds = flops / split_ways(shapes.tp, term.tensor_axis) / rate
         if term.mode:
             modes[term.mode] = modes.get(term.mode, np.zeros_like(shapes.tp)) + seconds
@@ -236,7 +238,12 @@ def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: L
 
 
 def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, tokens: Column) -> Column:
-    """Attention and dense FFN end in an all-reduce over ``tp``; experts in all-to-all where ``dp > 1``, else in an all-reduce."""
+    """Attention and dense FFN end in an all-reduce over ``tp``; with ``dp = 1`` so do experts.
+
+    With ``dp > 1`` tokens travel: dispatch and combine between ranks (each of a group's ``tp`` ranks carries its share of the
+    tokens), an all-reduce over ``tp`` for what every rank computes a part of (shared experts), and where ``moe_tp`` devices share
+    an expert, the gather of the tokens a target group received and the reduction of its results (FP8 in, BF16 out).
+    """
     zeros = np.zeros_like(shapes.tp)
     if block.kind not in ("attention", "mlp", "moe"):
         return zeros
@@ -259,7 +266,8 @@ def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shap
         inner = targets_within(shapes.ep, level, shapes.moe_tp)
     copy_bytes = hidden * (_DISPATCH_BYTES.get(item.dtype, 2.0) + 2.0)
     travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels, shapes.moe_tp)
-    return np.where(shapes.dp > 1, travel + np.where(shapes.moe_tp > 1, reduce_tp, 0.0), reduce_tp)
+    within = all_reduce(shapes.moe_tp, tokens * targets[0] * copy_bytes / 2.0, rates.levels)
+    return np.where(shapes.dp > 1, travel + reduce_tp + within, reduce_tp)
 
 
 def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> PassTimes:
@@ -268,14 +276,18 @@ def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) ->
     windows: list[list[BlockTimes]] = []
     names: list[str] = []
 
-    def add(window: Window) -> None:
-        windows.append([_block_times(block, pieces, shapes, rates, load) for block in window.blocks])
+    def add(window: Window, carried: Load) -> None:
+        windows.append([_block_times(block, pieces, shapes, rates, carried) for block in window.blocks])
         names.append(window.name)
 
     for window in pieces.windows:
-        add(window)
+        add(window, load)
+    drafting = load
+    if load.phase == "decode" and load.draft_passes:  # a draft pass runs one token a sequence, verification all of them
+        share = 1.0 / (1 + load.draft_passes)
+        drafting = replace(load, tokens=load.tokens * share, head_tokens=load.head_tokens * share)
     for window in pieces.draft:
-        add(window)
+        add(window, drafting)
     stages = pieces.stage_table(shapes.pp)
     repeats: list[list[float]] = []
     for number, stage in enumerate(stages):

@@ -162,8 +162,8 @@ def uncertain_groups(runtime: Runtime) -> tuple[str, ...]:
     return tuple(groups + [f"efficiency.{name}" for name, _ in runtime.efficiency])
 
 
-def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[System, Runtime, float]:
-    """``(system, runtime, curve factor)`` with one group of figures at the slow (``low``) or fast (``high``) end.
+def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[System, Runtime]:
+    """``(system, runtime)`` with one group of figures at the slow (``low``) or fast (``high``) end.
 
     ``low`` and ``high`` are ends of the *outcome*: at ``low`` rates fall and times rise.
     """
@@ -177,7 +177,6 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
                 changes[key] = figure.model_copy(update={"value": figure.highest if upward else figure.lowest})
         return part.model_copy(update=changes)
 
-    curve_factor = 1.0
     if group == "compute":
         compute = {}
         for key, part in system.device.compute.items():
@@ -204,7 +203,7 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
     else:
         name = group.removeprefix("efficiency.")
         runtime = runtime.model_copy(update={"efficiency": move(runtime.efficiency, (name,), True)})
-    return system, runtime, curve_factor
+    return system, runtime
 
 
 RateSource = Callable[[], Rates]

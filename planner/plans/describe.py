@@ -7,6 +7,9 @@ from typing import Any
 from planner.plans.inputs import Context
 from planner.plans.operate import Operation
 
+WORTH_PRINTING_USD = 1e-4
+"""Smaller hourly values per unit and device are not put into words; ``shadow_prices`` has them all."""
+
 
 def gb(value: float) -> str:
     """Bytes as GB with three significant decimals."""
@@ -53,14 +56,23 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         limits.append(f"TPOT {operation.tpot_s * 1e3:.2f} ms of the {workload.tpot_s * 1e3:g} ms allowed")
     if workload.ttft_s is not None:
         limits.append(f"TTFT {operation.ttft_s * 1e3:.0f} ms of the {workload.ttft_s * 1e3:g} ms allowed")
+    for name, limit in (("tpot", workload.tpot_s), ("ttft", workload.ttft_s)):
+        interval = plan["prediction"][f"{name}_ms"]
+        high, expected = interval["high"], interval["expected"]
+        if limit is not None and high is not None and high > limit * 1e3:
+            safe = limit * 1e3 * expected / high
+            limits.append(
+                f"limits bind the expected mean; at the slow end of the model's interval {name.upper()} is {high:.0f} ms: "
+                f"plan with --{name} {safe:.3g} to stay near the limit even then"
+            )
     if least is not None:
         limits.append(f"the least TPOT in the space that meets the other limits is {least.tpot_s * 1e3:.4f} ms")
     worth = []
     for row in plan["shadow_prices"]:
-        if row["usd_per_hour_per_unit"]:
+        if row["usd_per_hour_per_unit"] >= WORTH_PRINTING_USD:
             worth.append(
                 f"one more {row['unit']} of {row['resource']} on each device of the {row['pool']} pool is worth "
-                f"{row['usd_per_hour_per_unit']:.4g} USD per device and hour"
+                f"{row['usd_per_hour_per_unit']:.4g} USD per device and hour, the configuration kept"
             )
     return {
         "summary": lines,

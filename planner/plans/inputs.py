@@ -74,7 +74,9 @@ def with_weight_dtype(model: Model, dtype: str | None) -> Model:
     if dtype is None:
         return model
     if dtype not in WEIGHT_FORMATS:
-        raise InputError(f"unknown weight dtype {dtype[:64]!r}", where="--weight-dtype", mend=nearest(dtype[:64], list(WEIGHT_FORMATS)))
+        raise InputError(
+            f"unknown weight dtype {dtype[:64]!r}", where="--weight-dtype", mend=nearest(dtype[:64], list(WEIGHT_FORMATS))
+        )
     target = WEIGHT_FORMATS[dtype]
 
     def changed(block: Block) -> Block:
@@ -222,7 +224,9 @@ def _allowed_tiers(inputs: Inputs, rates: Rates, where: str) -> tuple[str, ...]:
         known = own | {name for tier in rates.tiers for name in (tier.id, tier.kind, tier.role)}
         for name in asked:
             if name not in known:
-                raise InputError(f"{where} has no memory {name[:64]!r}", where="--tiers", mend=f"known: {', '.join(sorted(known))}")
+                raise InputError(
+                    f"{where} has no memory {name[:64]!r}", where="--tiers", mend=f"known: {', '.join(sorted(known))}"
+                )
         if not own & set(asked):
             raise InputError("leaves out the device's own memory", where="--tiers", mend=f"add {rates.memory_kind}")
     if not inputs.runtime.streaming:

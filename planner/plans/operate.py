@@ -257,11 +257,14 @@ def _disaggregated(
 
 
 def handoff_time(context: Context, decode_shapes: Shapes) -> np.ndarray:
-    """Seconds to move a prompt's caches to the decode pool: over the innermost network that spans both pools."""
-    pool = context.pool("decode")
-    distance = float(pool.selection.devices - 1)
-    levels = pool.rates.levels
-    if levels and (context.separate or distance >= levels[-1].devices):
+    """Seconds to move a prompt's caches to the decode pool: over the outermost network of the system.
+
+    Whether the pools could share an inner one depends on where they lie; charging the outermost keeps a plan as good as it
+    was when more systems are added, and costs a request once what an inner network would save of its second token.
+    """
+    pool, levels = context.pool("decode"), context.pool("decode").rates.levels
+    distance = 0.0
+    if levels:
         distance = float(2**53) if np.isinf(levels[-1].devices) else levels[-1].devices - 1.0
     return handoff_seconds(pool.pieces, context.inputs.workload.input_tokens.mean, decode_shapes, levels, distance)
 
@@ -390,6 +393,6 @@ def with_rates(context: Context, group: str, end: str) -> Context:
 
     pools = {}
     for phase, pool in context.pools.items():
-        system, runtime, _ = perturb(pool.system, pool.inputs.runtime, group, end)  # type: ignore[arg-type]
+        system, runtime = perturb(pool.system, pool.inputs.runtime, group, end)  # type: ignore[arg-type]
         pools[phase] = replace(pool, rates=resolve_rates(system, runtime))
     return replace(context, pools=pools)

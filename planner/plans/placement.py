@@ -89,15 +89,16 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
     problem, decision = state.problem, state.decision
     held: dict[tuple[int, str], dict[str, float]] = {}
     modes: dict[tuple[int, str, str], set[str]] = {}
+    alike = state.pool.pieces.stage_counts(decision.pp)
     layers_total: dict[int, int] = {}
-    for counts in problem.stages:
+    for number, counts in zip(alike, problem.stages, strict=True):
         for window, count in enumerate(counts):
-            layers_total[window] = layers_total.get(window, 0) + count
+            layers_total[window] = layers_total.get(window, 0) + number * count
     for choice, share in zip(problem.choices, state.shares, strict=True):
         item = problem.items[choice.item]
         if share <= 1e-12:
             continue
-        weight = problem.stages[choice.stage][item.window] / layers_total[item.window]
+        weight = alike[choice.stage] * problem.stages[choice.stage][item.window] / layers_total[item.window]
         tiers = held.setdefault((item.window, item.name), {})
         tiers[choice.tier] = tiers.get(choice.tier, 0.0) + float(share) * weight
         modes.setdefault((item.window, item.name, choice.tier), set()).add(choice.mode)
@@ -128,17 +129,19 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
                     "access": access,
                 }
             )
-    buffers = _staging(state)
-    if buffers:
+    buffers = [math.ceil(value) for value in _staging(state)]
+    if any(buffers):
+        size = sum(number * value for number, value in zip(alike, buffers, strict=True))
+        copies_number = decision.devices // decision.pp
         rows.append(
             {
                 "item": "staging buffers",
                 "tier": state.pool.rates.memory_id,
                 "share": 1.0,
-                "copies": decision.devices,
-                "item_bytes": math.ceil(buffers),
-                "bytes": math.ceil(buffers) * decision.devices,
-                "max_bytes_per_device": math.ceil(buffers),
+                "copies": copies_number,
+                "item_bytes": size,
+                "bytes": size * copies_number,
+                "max_bytes_per_device": max(buffers),
                 "access": "resident",
             }
         )
@@ -161,8 +164,8 @@ def _most_per_device(state: PoolState) -> dict[tuple[int, str, str], float]:
     return most
 
 
-def _staging(state: PoolState) -> float:
-    """Bytes of double buffers on the fullest device."""
+def _staging(state: PoolState) -> list[float]:
+    """Bytes of double buffers on a device of each stage."""
     problem = state.problem
     per_stage = [0.0] * len(problem.stages)
     for choice, share in zip(problem.choices, state.shares, strict=True):
@@ -171,7 +174,7 @@ def _staging(state: PoolState) -> float:
             continue
         buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
         per_stage[choice.stage] += 2.0 * min(buffered, item.held) * float(share)
-    return max(per_stage)
+    return per_stage
 
 
 def memory_summary(state: PoolState) -> dict[str, Any]:

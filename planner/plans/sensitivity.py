@@ -206,8 +206,11 @@ def _capacity_price(context: Context, decision: Decision, operation: Operation, 
 
 
 def _one_more_gb(context: Context, decision: Decision, operation: Operation, index: int, state: PoolState) -> tuple[float, float]:
-    """``(objective, requests/s)`` with the largest admissible batch that one more GB holds; unchanged if none is larger."""
-    if not state.decision.batch:
+    """``(objective, requests/s)`` with the largest admissible batch that one more GB holds; unchanged if none is larger.
+
+    A larger batch never shortens the time per token, so the objective ``latency`` is unchanged.
+    """
+    if not state.decision.batch or context.inputs.options.objective == "latency":
         return operation_objective(context, operation), operation.requests_per_s
     pool = state.pool
     larger = replace(pool, rates=replace(pool.rates, memory_bytes=pool.rates.memory_bytes + 1e9))

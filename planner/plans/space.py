@@ -13,8 +13,8 @@ from planner.plans.inputs import Context, PoolContext
 
 TENSOR = (1, 2, 4, 8, 16, 32)
 PIPELINE = (1, 2, 4, 8)
-MOST_UNITS = 1000
-"""Purchasable units of one kind of hardware that one plan covers."""
+MOST_UNITS, MOST_SPLITS = 1000, 600_000
+"""Purchasable units of one kind of hardware, and splits into prefill and decode, that one plan covers."""
 
 
 @dataclass(frozen=True)
@@ -146,15 +146,13 @@ def declare_space(context: Context) -> Space:
     runtime = context.inputs.runtime
     for pool in context.pools.values():
         if affordable_units(pool) > MOST_UNITS:
-            raise InputError(
-                f"more than {MOST_UNITS} purchasable units of {pool.system.id} are too many for one plan",
-                where="hardware",
-                mend="plan a part, what it costs a token holds for more of it; or give --devices",
-            )
+            raise _too_large()
     pools = {phase: pool_space(pool) for phase, pool in context.pools.items()}
     splits: list[tuple[int, int, int, int]] = []
     if runtime.disaggregated:
         if context.separate:
+            if pools["prefill"].units * pools["decode"].units > MOST_SPLITS:
+                raise _too_large()
             splits = [
                 (p * context.pools["prefill"].unit_devices, d * context.pools["decode"].unit_devices, p, d)
                 for p in range(1, pools["prefill"].units + 1)
@@ -166,7 +164,17 @@ def declare_space(context: Context) -> Space:
                 total = min(units * pool.unit_devices, space.devices)
                 grain = split_grain(total, pool.system.devices_per_node)
                 splits += [(p, total - p, units, 0) for p in range(grain, total, grain)]
+                if len(splits) > MOST_SPLITS:
+                    raise _too_large()
     return Space(pools, runtime.aggregated and not context.separate, runtime.disaggregated and bool(splits), tuple(splits))
+
+
+def _too_large() -> InputError:
+    return InputError(
+        f"is too much for one plan: at most {MOST_UNITS} purchasable units and {MOST_SPLITS} splits into prefill and decode",
+        where="hardware",
+        mend="plan a part of it, or give --devices",
+    )
 
 
 def split_grain(total: int, node: int) -> int:

@@ -265,7 +265,6 @@ def _notices(inputs: Inputs) -> list[str]:
         try:
             installed = loader(name)
         except PlannerError:
-            notices.append(f"{kind} {name}: no installed profile of that name to compare with")
             continue
         if installed != value:
             notices.append(f"{kind} {name}: the installed profile differs from the embedded one")

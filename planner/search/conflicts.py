@@ -136,7 +136,9 @@ def _stopped(context: Context) -> InfeasibleError:
         ("concurrency", "requests", options.concurrency),
     )
     members = [
-        _member(name, f"{value:g} {unit} asked", "not found within the time limit", None, unit) for name, unit, value in asked if value
+        _member(name, f"{value:g} {unit} asked", "not found within the time limit", None, unit)
+        for name, unit, value in asked
+        if value
     ]
     return InfeasibleError(
         "proved infeasible; the time limit ended the look for the least relief: raise --time-limit to see which limit decides",
@@ -160,7 +162,9 @@ def _no_hardware(context: Context, phase: str) -> InfeasibleError:
         power = pool.watts_per_unit / 1e3
         members.append(_member("power", f"one unit draws {power:.4g} kW", f"--max-power-kw {power:.4g}", power, "kW"))
     caps = " and ".join(m["member"] for m in members) or "devices"
-    return InfeasibleError(f"proved infeasible: not even one purchasable unit of {pool.system.id} within the limit on {caps}", members)
+    return InfeasibleError(
+        f"proved infeasible: not even one purchasable unit of {pool.system.id} within the limit on {caps}", members
+    )
 
 
 def _no_shape(context: Context) -> InfeasibleError:

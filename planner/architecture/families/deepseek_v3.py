@@ -195,7 +195,7 @@ def latent_attention(config: DeepseekV3Config, id: str, spot: Place, *, own_inde
         WeightGroup(name="low_rank", tensors=tuple(low_rank)),
         WeightGroup(name="heads", tensors=by_head, tensor_axis=heads),
     ]
-    caches = [Cache(name="latent", elements=rank + rope, layouts=latent_layouts(rank, rope), page_tokens=MLA_PAGE_TOKENS)]
+    caches = [Cache(name="latent", elements=rank + rope, layouts=_layouts(config), page_tokens=MLA_PAGE_TOKENS)]
     chosen = Span(cap=config.indexer.topk) if config.indexer else Span()
     reads = [Read(cache="latent", block=id, span=chosen)]
     flops = []
@@ -241,12 +241,15 @@ def _index_weights(config: DeepseekV3Config, indexer: Indexer) -> WeightGroup:
     )
 
 
-def latent_layouts(rank: int, rope: int) -> dict[str, int]:
+def _layouts(config: DeepseekV3Config) -> dict[str, int]:
     """Bytes per entry. ``fp8_ds_mla`` (vLLM kv_cache_interface.py): FP8 latent, an FP32 scale per 128 of it, BF16 rope;
     ``fp8_ds_mla_fp4`` is the same beside FP4 index keys."""
+    rank, rope = config.kv_lora_rank, config.qk_rope_head_dim
     layouts = {"bf16": 2 * (rank + rope), "fp8": rank + rope}
     if rank % 128 == 0:
-        layouts["fp8_ds_mla"] = layouts["fp8_ds_mla_fp4"] = rank + rank // 128 * 4 + 2 * rope
+        layouts["fp8_ds_mla"] = rank + rank // 128 * 4 + 2 * rope
+        if config.indexer:
+            layouts["fp8_ds_mla_fp4"] = layouts["fp8_ds_mla"]
     return layouts
 
 

@@ -14,8 +14,8 @@ from pydantic import model_validator
 from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Width, vector
-from planner.architecture.families.grouped import attention, experts, matrix
-from planner.architecture.families.layers import Place, model_of, stacked
+from planner.architecture.families.grouped import Place, attention, experts, matrix
+from planner.architecture.families.layers import model_of, stacked
 from planner.architecture.families.llama import GroupedConfig, reach
 
 PADDED = 256  # vLLM pads the inner side of MXFP4 experts to whole 256s before it cuts it (quantization/mxfp4.py)

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd
+from typing import TypedDict
 
 from planner.architecture.blocks import Block, Cache, FlopTerm, Read, Span, Tensor, WeightGroup
 from planner.architecture.families.common import MHA_PAGE_TOKENS, columns_axis, swiglu, vector
-from planner.architecture.families.layers import Place
 from planner.architecture.formats import format_of
 
 CORE_TILE = 16  # columns a matrix core takes at once: the finest cut of a side without scales
+
+
+class Place(TypedDict):
+    """Where the blocks of a kind of layer stand: the fields of ``Block`` that say so."""
+
+    first_layer: int
+    layers: int
+    at: tuple[int, ...]
+    draft: bool
 
 
 def matrix(name: str, rows: int, columns: int, format: str) -> Tensor:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from datetime import date
+from typing import Any
 
-from planner.architecture.blocks import Block, Edge, Identity, Model, Router, Speculation
-from planner.architecture.families.common import FamilyConfig, chain, embedding_block, head_block
-
+from planner.architecture.blocks import Block, Edge, Identity, Model, Router, Speculation, WeightGroup
+from planner.architecture.families.common import FamilyConfig, chain, embedding_block, embedding_group, head_block, vector
+from planner.architecture.families.grouped import Place, matrix
+from planner.quantities import Figure
 
 OF_THE_WHOLE = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype")
 
 
 def text_config(data: Any) -> Any:
-    """A ``before`` validator for models with a ``text_config``: its fields, and what the whole configuration says beside it."""
+    """The fields of ``text_config``, where a configuration has one, and what the whole configuration says beside it."""
     if isinstance(data, dict) and isinstance(data.get("text_config"), dict):
         return {**{key: data[key] for key in OF_THE_WHOLE if key in data}, **data["text_config"]}
     return data
-
-
-class Place(TypedDict):
-    """Where the blocks of a kind of layer stand: the fields of ``Block`` that say so."""
-
-    first_layer: int
-    layers: int
-    at: tuple[int, ...]
-    draft: bool
 
 
 def places(kinds: Sequence[str]) -> dict[str, Place]:
@@ -100,3 +93,41 @@ def exchange(blocks: Sequence[Block], hidden: int, wide: str) -> list[Edge]:
                 Edge(source=block.id, target=after.id, kind="combine", elements_per_token=width, dtype=wide),
             ]
     return edges
+
+
+def draft_input(config: FamilyConfig) -> Block:
+    """What a multi-token-prediction module starts with: norms of and projection from [embedding, hidden state]."""
+    hidden, wide = config.hidden_size, config.wide
+    projection = (vector("enorm", hidden, wide), vector("hnorm", hidden, wide), matrix("eh_proj", hidden, 2 * hidden, wide))
+    table = "head/lm_head" if config.tie_word_embeddings else "embedding/table"
+    return Block(
+        id="draft.input",
+        kind="draft",
+        first_layer=config.num_hidden_layers,
+        layers=1,
+        draft=True,
+        weights=(WeightGroup(name="projection", tensors=projection), embedding_group(config, shares=table)),
+    )
+
+
+def draft_head(config: FamilyConfig) -> Block:
+    """The norm before the output head, which the draft module shares."""
+    return head_block(config, "draft.head", draft=True, shares="head/lm_head")
+
+
+def unpublished_speculation() -> Speculation:
+    """One draft token of a module whose acceptance nobody published."""
+    return Speculation(
+        depth=1,
+        acceptance=(
+            Figure(
+                value=0.8,
+                low=0.5,
+                high=0.9,
+                source="assumed after DeepSeek-V3 Technical Report (arXiv:2412.19437) section 5.4.3",
+                as_of=date(2024, 12, 27),
+                grade="D",
+                note="no acceptance of this model's draft module is published; DeepSeek-V3's is 0.85 to 0.90",
+            ),
+        ),
+    )

@@ -22,8 +22,8 @@ from planner.architecture.families.common import (
     swiglu,
     vector,
 )
-from planner.architecture.families.grouped import attention
-from planner.architecture.families.layers import Place, model_of, stacked
+from planner.architecture.families.grouped import Place, attention
+from planner.architecture.families.layers import model_of, stacked
 
 LayerType = Literal["sliding_attention", "full_attention"]
 

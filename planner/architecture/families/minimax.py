@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from planner.architecture.blocks import Block, Cache, FlopTerm, Identity, Model, Read, Router, Span, WeightGroup
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Heads, Width, columns_axis, swiglu, vector
-from planner.architecture.families.grouped import attention, experts, gated_mlp, inner_axis, matrix
-from planner.architecture.families.layers import Place, model_of, stacked, text_config
+from planner.architecture.families.grouped import Place, attention, experts, gated_mlp, inner_axis, matrix
+from planner.architecture.families.layers import model_of, stacked, text_config
 from planner.architecture.families.llama import GroupedConfig
 
 PER_LAYER = Annotated[list[Annotated[int, Field(ge=0, le=1)]], Field(max_length=10_000)]
@@ -65,7 +65,10 @@ class MinimaxM3Config(MinimaxM2Config):
     qk_norm_type: Literal["per_layer", "per_head"] = "per_head"
     sparse_attention_config: SparseAttention | None = None
 
-    _lift = model_validator(mode="before")(text_config)
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, data: Any) -> Any:
+        return text_config(data)
 
     @model_validator(mode="after")
     def _lists(self) -> MinimaxM3Config:
@@ -174,9 +177,7 @@ def build_m3(config: MinimaxM3Config, identity: Identity) -> Model:
         if not kind.endswith("dense"):
             return [mix, _experts(config, f"{prefix}experts", place)]
         inner = config.dense_intermediate_size
-        dense = gated_mlp(
-            f"{prefix}mlp", place, hidden=config.hidden_size, inner=inner, wide=config.wide, linear=config.linear
-        )
+        dense = gated_mlp(f"{prefix}mlp", place, hidden=config.hidden_size, inner=inner, wide=config.wide, linear=config.linear)
         return [mix, dense]
 
     router = _router(config, config.n_shared_experts if config.shared_width else 0) if any(config.moe_layer_freq) else None

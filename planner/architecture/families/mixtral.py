@@ -10,8 +10,8 @@ from pydantic import model_validator
 from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Width, swiglu
-from planner.architecture.families.grouped import attention, experts, inner_axis
-from planner.architecture.families.layers import Place, model_of, stacked
+from planner.architecture.families.grouped import Place, attention, experts, inner_axis
+from planner.architecture.families.layers import model_of, stacked
 from planner.architecture.families.llama import GroupedConfig, reach
 
 

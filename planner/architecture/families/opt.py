@@ -61,7 +61,9 @@ def build(config: OptConfig, identity: Identity) -> Model:
     )
     table = embedding_group(config, shares="head/lm_head" if config.tie_word_embeddings else "")
     head = head_block(config)
-    final = WeightGroup(name="norm", tensors=(vector("final_layer_norm", hidden, wide), vector("final_layer_norm.bias", hidden, wide)))
+    final = WeightGroup(
+        name="norm", tensors=(vector("final_layer_norm", hidden, wide), vector("final_layer_norm.bias", hidden, wide))
+    )
     body = [
         attention(
             "attention",

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Width, swiglu
-from planner.architecture.families.grouped import attention, experts, gated_mlp, inner_axis
-from planner.architecture.families.layers import Place, model_of, stacked
+from planner.architecture.families.grouped import Place, attention, experts, gated_mlp, inner_axis
+from planner.architecture.families.layers import model_of, stacked
 from planner.architecture.families.llama import GroupedConfig, reach
 
 
@@ -76,9 +76,7 @@ def _attention(config: QwenConfig, id: str, place: Place, kind: str, *, head_nor
 
 
 def _dense(config: QwenConfig, id: str, place: Place) -> Block:
-    return gated_mlp(
-        id, place, hidden=config.hidden_size, inner=config.intermediate_size, wide=config.wide, linear=config.linear
-    )
+    return gated_mlp(id, place, hidden=config.hidden_size, inner=config.intermediate_size, wide=config.wide, linear=config.linear)
 
 
 def _build_dense(config: QwenConfig, identity: Identity, family: str, *, head_norms: bool, bias: bool) -> Model:
@@ -119,9 +117,7 @@ def build_qwen3_moe(config: Qwen3MoeConfig, identity: Identity) -> Model:
             ),
         ]
 
-    kinds = [
-        ("" if config.sparse(number) else "dense-") + reach(window) for number, window in enumerate(config.windows())
-    ]
+    kinds = [("" if config.sparse(number) else "dense-") + reach(window) for number, window in enumerate(config.windows())]
     sparse = any(not kind.startswith("dense") for kind in kinds)
     router = Router(experts=config.num_experts, active=config.num_experts_per_tok) if sparse else None
     return model_of(config, identity, "qwen3_moe", stacked(kinds, layer), router=router)
