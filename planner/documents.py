@@ -136,10 +136,27 @@ def explain_validation(error: ValidationError, where: str) -> InputError:
     return InputError(f"{key}: {message}" if key else message, where=where, mend=mend)
 
 
+def check_target(path: Path, *, force: bool = False) -> None:
+    """``InputError`` if a result cannot go to ``path``. Folders, devices and pipes are never replaced, even with ``force``."""
+    where = str(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise InputError("its folder does not exist", where=where, mend="make the folder first") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be written ({reason})", where=where[:200], mend="choose another name") from None
+    else:
+        if not stat.S_ISREG(mode):
+            raise InputError("is not a regular file", where=where, mend="name a file")
+        if not force:
+            raise InputError("exists already", where=where, mend="choose another name or add --force")
+
+
 def write_whole(path: Path, text: str, *, force: bool = False) -> None:
     """Write a file completely or not at all; an existing one only with ``force``."""
-    if path.exists() and not force:
-        raise InputError("exists already", where=str(path), mend="choose another name or add --force")
+    check_target(path, force=force)
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -31,6 +31,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "deepseek_v3": "planner.architecture.families.deepseek_v3:FAMILY",
         "deepseek_v32": "planner.architecture.families.deepseek_v32:FAMILY",
         "deepseek_v4": "planner.architecture.families.deepseek_v4:FAMILY",
+        "deepseek_v41": "planner.architecture.families.deepseek_v41:FAMILY",
         "glm_moe_dsa": "planner.architecture.families.glm_moe_dsa:FAMILY",
         "kimi_k2": "planner.architecture.families.kimi_k2:FAMILY",
         "llama": "planner.architecture.families.llama:FAMILY",

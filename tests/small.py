@@ -123,7 +123,7 @@ def instance(
 
 
 def simplex(program: LinearProgram) -> tuple[float, Array] | None:
-    """``(optimum, values)`` by a dense two-phase tableau with Bland's rule; ``None`` if infeasible."""
+    """``(optimum, values)`` by a dense two-phase tableau (steepest column, then Bland's rule); ``None`` if infeasible."""
     rows, columns = program.matrix.shape
     matrix = np.hstack([program.matrix, np.diag(np.where(program.equal, 0.0, 1.0))])
     limit = program.limit.astype(float).copy()
@@ -160,12 +160,12 @@ def _step(tableau: Array, basis: list[int], row: int, column: int) -> None:
 
 
 def _pivot(tableau: Array, basis: list[int], cost: Array, allowed: int) -> bool:
-    for _ in range(20_000):
+    for step in range(20_000):
         reduced = cost[:allowed] - cost[basis] @ tableau[:, :allowed]
         enter = np.flatnonzero(reduced < -1e-10)
         if not len(enter):
             return True
-        column = int(enter[0])
+        column = int(enter[0] if step > 300 else enter[np.argmin(reduced[enter])])
         positive = np.flatnonzero(tableau[:, column] > 1e-11)
         if not len(positive):
             return False

@@ -35,3 +35,17 @@ def test_functions_named_in_the_model_page_exist():
         assert any(
             re.search(rf"(def|class) {name}\b|\b{name} =", path.read_text()) or name in path.read_text() for path in found
         ), (file, name)
+
+
+def test_the_machine_of_the_docs_plans(tmp_path):
+    """docs/own-machine.md: its two files, written as they stand, make a plan."""
+    from planner import load_hardware, plan
+
+    text = (TOP / "docs" / "own-machine.md").read_text()
+    files = re.findall(r"```toml\n# file: (\S+)\n(.*?)```", text, re.S)
+    assert [name for name, _ in files] == ["acme-x1.toml", "acme-node.toml"]
+    for name, body in files:
+        (tmp_path / name).write_text(body)
+    found = plan("llama-3.1-70b", load_hardware(str(tmp_path / "acme-node.toml")))
+    assert found.certificate.proved
+    assert found.pools[0].memory["usable_bytes"] == 96_000_000_000

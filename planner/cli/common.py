@@ -68,7 +68,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 100
-    Console(width=width, highlight=False, soft_wrap=False).print(table)
+    Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False).print(table)
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -88,6 +88,8 @@ def read_plan_argument(name: str) -> tuple[Any, str]:
     from planner.plans import read_plan
 
     if name == "-":
+        if sys.stdin is None:
+            raise InputError("is closed", where="standard input", mend="name a file")
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise InputError(f"is larger than {MAX_BYTES} bytes", where="standard input", mend="this does not look like a plan")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from planner.cli.common import echo_json, format_option, hint, new_table, print_table, read_plan_argument
+from planner.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from planner.plans.schema import Plan
 
 
 @click.command("explain")
@@ -15,10 +23,24 @@ def command(plan: str, form: str) -> None:
 
     Example: planner explain plan.json
     """
-    loaded, _ = read_plan_argument(plan)
+    loaded, where = read_plan_argument(plan)
     if form == "json":
         echo_json(loaded.explanation)
         return
+    try:
+        lines, tables = _render(loaded)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError("its explanation is damaged", where=where, mend=f"see planner verify {plan}") from None
+    for line in lines:
+        click.echo(line)
+    for table in tables:
+        print_table(table)
+    hint(f"planner verify {plan}")
+
+
+def _render(plan: Plan) -> tuple[list[str], list[Table]]:
+    """Lines and tables, whole before anything is printed."""
+    text = []
     for heading, key in (
         ("What it is", "summary"),
         ("What lies below device memory", "below_device_memory"),
@@ -27,18 +49,15 @@ def command(plan: str, form: str) -> None:
         ("What one more unit is worth", "worth"),
         ("Defaults", "defaults"),
     ):
-        lines = loaded.explanation.get(key) or []
+        lines = plan.explanation.get(key) or []
         if lines:
-            click.echo(f"\n{heading}")
-            for line in lines:
-                click.echo(f"  {line}")
-    click.echo("")
-    table = new_table("What binds", "pool", "phase", "resource", "share of time")
-    for row in loaded.bottlenecks:
-        table.add_row(row.pool, row.phase, row.resource, f"{row.share:.1%}")
-    print_table(table)
+            text += [f"\n{heading}", *("  " + line for line in lines)]
+    text.append("")
+    binds = new_table("What binds", "pool", "phase", "resource", "share of time")
+    for row in plan.bottlenecks:
+        binds.add_row(row.pool, row.phase, row.resource, f"{row.share:.1%}")
     placement = new_table("What lies where", "pool", "item", "tier", "share", "copies", "GB", "GB a device", "access")
-    for pool in loaded.pools:
+    for pool in plan.pools:
         for item in pool.placement:
             placement.add_row(
                 pool.phase,
@@ -50,9 +69,8 @@ def command(plan: str, form: str) -> None:
                 f"{item.max_bytes_per_device / 1e9:.3f}",
                 item.access,
             )
-    print_table(placement)
     estimates = new_table("Weakest evidence", "figure", "grade", "low", "high")
-    for row in [r for r in loaded.provenance["estimates"] if r["grade"] == loaded.provenance["lowest_grade"]]:
-        estimates.add_row(row["figure"], row["grade"], *("-" if row[end] is None else f"{row[end]:g}" for end in ("low", "high")))
-    print_table(estimates)
-    hint(f"planner verify {plan}")
+    for figure in [r for r in plan.provenance["estimates"] if r["grade"] == plan.provenance["lowest_grade"]]:
+        ends = ("-" if figure[end] is None else f"{figure[end]:g}" for end in ("low", "high"))
+        estimates.add_row(str(figure["figure"]), str(figure["grade"]), *ends)
+    return text, [binds, placement, estimates]

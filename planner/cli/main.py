@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -21,8 +23,8 @@ COMMANDS = {
 }
 
 
-LONGEST = 400
-"""Characters of a message of click's, which repeats what was typed."""
+LONGEST = 600
+"""Characters of a message about bad input, which may repeat what was given."""
 
 
 class LazyGroup(click.Group):
@@ -64,16 +66,34 @@ def group() -> None:
     """
 
 
-def _one_line(error: click.ClickException) -> str:
+def _short(text: str) -> str:
+    """On one line, and cut where a message repeats something huge."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+
+
+def _usage(error: click.ClickException) -> str:
     """What click found wrong, and the help that tells how to mend it."""
-    text = " ".join(error.format_message().split())
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    text = _short(error.format_message())
     context = error.ctx if isinstance(error, click.UsageError) else None
     return text if context is None else f"{text.rstrip('.')}; see {context.command_path} --help"
 
 
+def _drop_output() -> None:
+    """Nobody reads standard output any more: what is still buffered goes nowhere when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _say(text: str) -> None:
+    """A message on stderr, if anything can be written there."""
+    with suppress(OSError):
+        click.echo(f"planner: {text}", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the contract's code."""
+    sys.stdout = sys.stdout or io.StringIO()  # None where the caller closed it
+    sys.stderr = sys.stderr or io.StringIO()
     try:
         code = group.main(arguments, prog_name="planner", standalone_mode=False)
         code = code if isinstance(code, int) else 0
@@ -81,27 +101,30 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("planner: stopped", err=True)
+        _say("stopped")
         code = 130
     except click.exceptions.NoArgsIsHelpError:
-        click.echo(f"planner: no command given; name one of {', '.join(COMMANDS)}, or see planner --help", err=True)
+        _say(f"no command given; name one of {', '.join(COMMANDS)}, or see planner --help")
         code = 2
     except click.ClickException as error:
-        click.echo(f"planner: {_one_line(error)}", err=True)
+        _say(_usage(error))
         code = 2
     except PlannerError as error:
-        click.echo(f"planner: {error}", err=True)
+        _say(_short(str(error)) if error.exit_code == 2 else str(error))
         code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # click turns the first into the second
+        _drop_output()
         code = 0
+    except OSError as error:
+        _drop_output()
+        _say(f"{error.filename or 'standard output'}: cannot be used ({error.strerror}); check it")
+        code = 2
     except Exception as error:
         if os.environ.get("PLANNER_TRACEBACK"):
             raise
-        click.echo(
-            f"planner: internal fault: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
-            "set PLANNER_TRACEBACK=1 to see where, and please report it",
-            err=True,
+        _say(
+            f"internal fault: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
+            "set PLANNER_TRACEBACK=1 to see where, and please report it"
         )
         code = 1
     sys.exit(code)

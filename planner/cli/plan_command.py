@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.common import TIME, TOKENS, Range, echo_json, format_option, hint, new_table, print_table
-from planner.errors import InfeasibleError, InputError
+from planner.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from planner.plans.schema import Interval, Plan
@@ -125,13 +125,11 @@ def command(
     import time
 
     from planner.api import parse_hardware, plan
-    from planner.documents import write_whole
+    from planner.documents import check_target, write_whole
     from planner.search import Stop
 
-    if output is not None and output.exists() and not force:
-        raise InputError("exists already", where=str(output), mend="choose another name or add --force")
-    if output is not None and not output.parent.is_dir():
-        raise InputError("its folder does not exist", where=str(output), mend="make the folder first")
+    if output is not None:
+        check_target(output, force=force)
     stop = Stop(None if time_limit is None else time.monotonic() + time_limit)
     previous = signal.getsignal(signal.SIGINT)
 

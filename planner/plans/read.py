@@ -39,7 +39,7 @@ def read_plan(text: str, where: str) -> Plan:
         raise InputError("is not a plan: the top level is no object", where=where)
     version = data.get("schema_version")
     another = InputError(
-        f"has schema_version {version!r}; this planner reads {SCHEMA_VERSION}",
+        f"has schema_version {str(version)[:32]}; this planner reads {SCHEMA_VERSION}",
         where=where,
         mend="plan again with this version",
     )

@@ -38,8 +38,8 @@ class Quantization(BaseModel):
 
     @model_validator(mode="after")
     def _expressible(self) -> Quantization:
-        if self.weight_block_size not in (None, [128, 128]):
-            raise ValueError(f"weight_block_size {self.weight_block_size} is not supported, only [128, 128] is")
+        if self.weight_block_size not in (None, [128, 128], [32, 32]):
+            raise ValueError(f"weight_block_size {self.weight_block_size} is not supported, only [128, 128] and [32, 32] are")
         if self.quant_method == "modelopt" and self.quant_algo is None:
             raise ValueError("quant_algo: is missing")
         for module in [*(self.modules_to_not_convert or []), *(self.ignore or [])]:
@@ -60,7 +60,9 @@ class Quantization(BaseModel):
             return "mxfp4"
         if self.quant_method == "modelopt":
             return MODELOPT[self.quant_algo or "FP8"]
-        return "fp8_block128" if self.weight_block_size else "fp8_tensor"
+        return {None: "fp8_tensor", 128: "fp8_block128", 32: "fp8_block32"}[
+            self.weight_block_size[0] if self.weight_block_size else None
+        ]
 
 
 class FamilyConfig(BaseModel):

@@ -54,6 +54,7 @@ from planner.architecture.families.layers import Place, exchange, place, places
 BLOCK_TOKENS = 256  # vLLM's V4 block: 64 entries of a ratio-4 page, 2 of a ratio-128 page
 PAGE_ALIGN = 576  # bytes; vLLM pads V4 pages to a multiple of it
 WINDOW_PAGE_TOKENS = 64
+ENGINE_LAYOUTS = ("fp8_ds_mla", "fp8_ds_mla_fp4")
 OVERLAP = 2  # a CSA window covers the tokens of two strides
 CSA, HCA = 4, 128
 
@@ -109,6 +110,14 @@ class SharedHeadConfig(FamilyConfig):
     def streams(self) -> int:
         """Elements of the residual: hyper-connections carry several streams."""
         return self.hc_mult * self.hidden_size
+
+    @property
+    def window_layouts(self) -> dict[str, int]:
+        """Bytes per entry. ``fp8_ds_mla``: FP8, rope in BF16, a scale byte per 64 of the FP8 part padded to 8 bytes (584 for
+        448 + 64); ``fp8_ds_mla_fp4`` is the same beside FP4 index keys."""
+        width, rope = self.head_dim, self.qk_rope_head_dim
+        engine = (width - rope) + 2 * rope + ceil(ceil((width - rope) / 64) / 8) * 8
+        return {"bf16": 2 * width, "fp8": width} | dict.fromkeys(ENGINE_LAYOUTS, engine)
 
 
 class DeepseekV4Config(SharedHeadConfig):
@@ -195,9 +204,9 @@ def attention(config: DeepseekV4Config, id: str, spot: Place, ratio: int) -> Blo
                 name="compressed",
                 span=Span(ratio=ratio),
                 elements=width,
-                layouts=entry_layouts(config),
+                layouts=config.window_layouts,
                 page_tokens=BLOCK_TOKENS,
-                page_align={"fp8_ds_mla": PAGE_ALIGN, "fp8_ds_mla_fp4": PAGE_ALIGN},
+                page_align=dict.fromkeys(ENGINE_LAYOUTS, PAGE_ALIGN),
             )
         )
         reads.append(Read(cache="compressed", block=id, span=chosen))
@@ -314,25 +323,16 @@ def _compressor(name: str, hidden: int, width: int, entry: int, ratio: int, wide
     )
 
 
-def entry_layouts(config: SharedHeadConfig) -> dict[str, int]:
-    """Bytes per entry. ``fp8_ds_mla``: FP8, rope in BF16, a scale byte per 64 of the FP8 part padded to 8 bytes (584 for
-    448 + 64); ``fp8_ds_mla_fp4`` is the same beside FP4 index keys."""
-    width, rope = config.head_dim, config.qk_rope_head_dim
-    engine = (width - rope) + 2 * rope + ceil(ceil((width - rope) / 64) / 8) * 8
-    return {"bf16": 2 * width, "fp8": width, "fp8_ds_mla": engine, "fp8_ds_mla_fp4": engine}
-
-
-def window_cache(config: SharedHeadConfig, layouts: dict[str, int] | None = None, align: int = PAGE_ALIGN) -> Cache:
+def window_cache(config: SharedHeadConfig) -> Cache:
     """The last ``sliding_window`` tokens; kept on disk only as checkpoints (DeepSeek-V4 report section 3.6.2)."""
-    engine = {"fp8_ds_mla", "fp8_ds_mla_fp4"}
-    layouts = layouts or entry_layouts(config)
+    layouts = config.window_layouts
     return Cache(
         name="window",
         span=Span(window=config.sliding_window),
         elements=config.head_dim,
         layouts=layouts,
         page_tokens=WINDOW_PAGE_TOKENS,
-        page_align={name: align for name in layouts if name in engine and align > 1},
+        page_align={name: PAGE_ALIGN for name in layouts if name in ENGINE_LAYOUTS},
         persist="checkpoint",
     )
 

@@ -1,6 +1,6 @@
 """``model_type`` minimax_m2, and minimax_m3 (minimax_m3_vl with its ``text_config``): experts in all or most layers.
 
-Shapes: huggingface/transformers ``models/minimax_m2/modeling_minimax_m2.py`` and ``models/minimax_m3_vl/modeling_minimax_m3_vl.py``.
+Shapes: huggingface/transformers ``models/minimax_m2/modeling_minimax_m2.py``, ``models/minimax_m3_vl/modeling_minimax_m3_vl.py``.
 M3's sparse layers score every cached token with a small indexer (one key of ``sparse_index_dim`` a token, not shared out over
 tensor parallelism) and attend to the ``sparse_topk_blocks`` best blocks of ``sparse_block_size`` tokens, the newest among them.
 Neither checkpoint holds the draft modules that its configuration counts, nor is M3's vision tower part of the graph.

@@ -188,9 +188,7 @@ def _mixture(config: NemotronHConfig, id: str, spot: Place) -> Block:
     shared = []
     if config.n_shared_experts:
         width = config.moe_shared_expert_intermediate_size or 1
-        shared.append(
-            WeightGroup(name="shared_experts", tensors=_plain(hidden, width, linear), tensor_axis=columns_axis(width))
-        )
+        shared.append(WeightGroup(name="shared_experts", tensors=_plain(hidden, width, linear), tensor_axis=columns_axis(width)))
     if latent:
         projections = (matrix("fc1_latent_proj", latent, hidden, linear), matrix("fc2_latent_proj", hidden, latent, linear))
         shared.append(WeightGroup(name="latent", tensors=projections))

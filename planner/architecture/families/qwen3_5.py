@@ -154,9 +154,7 @@ def _mixture(config: MoeConfig, id: str, spot: Place) -> Block:
         config.shared_expert_intermediate_size,
         config.wide,
     )
-    shared = WeightGroup(
-        name="shared_experts", tensors=swiglu(hidden, width, config.linear), tensor_axis=columns_axis(width)
-    )
+    shared = WeightGroup(name="shared_experts", tensors=swiglu(hidden, width, config.linear), tensor_axis=columns_axis(width))
     return experts(
         id,
         spot,
@@ -176,9 +174,7 @@ def _build(config: DenseConfig | MoeConfig, identity: Identity, family: str) -> 
         if isinstance(config, MoeConfig):
             return _mixture(config, f"{prefix}experts", spot)
         inner = config.intermediate_size
-        return gated_mlp(
-            f"{prefix}mlp", spot, hidden=config.hidden_size, inner=inner, wide=config.wide, linear=config.linear
-        )
+        return gated_mlp(f"{prefix}mlp", spot, hidden=config.hidden_size, inner=inner, wide=config.wide, linear=config.linear)
 
     def layer(kind: str, prefix: str, spot: Place) -> list[Block]:
         first = _full if kind == "full" else _delta_net
