@@ -143,7 +143,7 @@ def check_target(path: Path, *, force: bool = False) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise InputError("its folder does not exist", where=where, mend="make the folder first") from None
+            raise InputError("cannot be written: its folder does not exist", where=where, mend="make it first") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot be written ({reason})", where=where[:200], mend="choose another name") from None

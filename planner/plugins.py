@@ -28,10 +28,16 @@ from planner.errors import InputError, nearest
 
 BUILTIN: Mapping[str, Mapping[str, str]] = {
     "planner.model_families": {
+        "deepseek": "planner.architecture.families.deepseek:FAMILY",
+        "deepseek_v2": "planner.architecture.families.deepseek_v2:FAMILY",
+        "kimi_k25": "planner.architecture.families.kimi_k25:FAMILY",
+        "kimi_linear": "planner.architecture.families.kimi_linear:FAMILY",
+        "kimi_k3": "planner.architecture.families.kimi_linear:K3",
         "deepseek_v3": "planner.architecture.families.deepseek_v3:FAMILY",
         "deepseek_v32": "planner.architecture.families.deepseek_v32:FAMILY",
         "deepseek_v4": "planner.architecture.families.deepseek_v4:FAMILY",
         "deepseek_v41": "planner.architecture.families.deepseek_v41:FAMILY",
+        "engram": "planner.architecture.families.engram:FAMILY",
         "glm_moe_dsa": "planner.architecture.families.glm_moe_dsa:FAMILY",
         "kimi_k2": "planner.architecture.families.kimi_k2:FAMILY",
         "llama": "planner.architecture.families.llama:FAMILY",

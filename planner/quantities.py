@@ -167,9 +167,10 @@ class Figure(BaseModel):
         return self.value if self.high is None else self.high
 
 
-def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = True) -> Any:
+def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = True, plausible: float = 0.0) -> Any:
     """The annotated type of a profile field: a table ``{value = "3.35 TB/s", source = …}`` becomes a ``Figure`` in SI.
 
+    Below ``plausible`` a value can only be a slip, and would leave the solver no digits.
     Under the validation context ``{"si": True}`` (a plan's embedded inputs) bare numbers are SI already.
     """
 
@@ -189,6 +190,8 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
                 raise ValueError(f"{key}: {error}") from None
             if data[key] < minimum or (exclusive and data[key] == minimum):
                 raise ValueError(f"{key}: must be {'above' if exclusive else 'at least'} {minimum:g}")
+            if data[key] < plausible:
+                raise ValueError(f"{key}: {format_quantity(data[key], dimension)} is too little; check the unit")
         return data
 
     return Annotated[Figure, BeforeValidator(convert)]

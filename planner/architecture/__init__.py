@@ -21,6 +21,8 @@ from planner.architecture.catalogue import Entry, find_model, list_models
 from planner.architecture.families import Family, family, family_names
 from planner.architecture.formats import FORMATS, Format, convert, format_of
 from planner.architecture.importer import load_model, model_from_config, read_config
+from planner.architecture.lookups import Lookup, lookups, prefetch_window, token_addressed
+from planner.architecture.popularity import Popularity, measured, zipf
 
 __all__ = [
     "CALCULATOR",
@@ -34,8 +36,10 @@ __all__ = [
     "Format",
     "Hashed",
     "Identity",
+    "Lookup",
     "Model",
     "Phase",
+    "Popularity",
     "Read",
     "Router",
     "Span",
@@ -49,6 +53,11 @@ __all__ = [
     "format_of",
     "list_models",
     "load_model",
+    "lookups",
+    "measured",
     "model_from_config",
+    "prefetch_window",
     "read_config",
+    "token_addressed",
+    "zipf",
 ]

@@ -14,6 +14,7 @@ from planner.errors import InputError, PlannerError, nearest
 from planner.plugins import BUILTIN
 
 MAX_CONFIG_BYTES = 2**20
+QUANTIZATION_FILE = "hf_quant_config.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -42,7 +43,19 @@ def read_config(path: Path, id: str = "") -> Model:
     """The model of a Hugging Face config.json, or of the folder that holds one."""
     file = path / "config.json" if path.is_dir() else path
     config = parse_json(read_text(file, max_bytes=MAX_CONFIG_BYTES), str(file))
+    beside = file.parent / QUANTIZATION_FILE
+    if isinstance(config, dict) and not config.get("quantization_config") and file.name == "config.json" and beside.is_file():
+        config["quantization_config"] = _quantization_beside(beside)
     return model_from_config(config, str(file), id or (file.resolve().parent.name if file.name == "config.json" else file.stem))
+
+
+def _quantization_beside(file: Path) -> dict[str, object]:
+    """What NVIDIA Model Optimizer wrote beside a config.json that says nothing of it, in the words of a later config.json."""
+    data = parse_json(read_text(file, max_bytes=MAX_CONFIG_BYTES), str(file))
+    found = data.get("quantization") if isinstance(data, dict) else None
+    if not isinstance(found, dict):
+        raise InputError("quantization: is missing or no table", where=str(file), mend="name a model as its maker published it")
+    return {"quant_method": "modelopt", "quant_algo": found.get("quant_algo"), "ignore": found.get("exclude_modules")}
 
 
 def model_from_config(config: object, where: str, id: str) -> Model:

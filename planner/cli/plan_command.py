@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.common import TIME, TOKENS, Range, echo_json, format_option, hint, new_table, print_table
-from planner.errors import InfeasibleError
+from planner.errors import InfeasibleError, StoppedError
 
 if TYPE_CHECKING:
     from planner.plans.schema import Interval, Plan
@@ -155,6 +155,10 @@ def command(
     except InfeasibleError as error:
         _print_conflict(error, form)
         return error.exit_code
+    except StoppedError:
+        if stop.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
     if output is not None:

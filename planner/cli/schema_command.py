@@ -8,7 +8,7 @@ import click
 
 from planner.cli.common import echo_json
 
-SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "conflict")
+SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "conflict")
 
 _VERIFY: dict[str, Any] = {
     "type": "object",
@@ -26,6 +26,37 @@ _VERIFY: dict[str, Any] = {
 _LIST: dict[str, Any] = {
     "type": "array",
     "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+}
+_COUNT = {"type": "integer", "minimum": 0}
+_KV: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "context", "layout", "bytes_held", "bytes_per_token", "bytes_read_per_step", "fixed_bytes", "caches"],
+    "properties": {
+        "context": _COUNT,
+        "layout": {"type": "string"},
+        "bytes_held": _COUNT,
+        "bytes_per_token": _COUNT,
+        "bytes_read_per_step": _COUNT,
+        "fixed_bytes": _COUNT,
+        "flops_per_token": {"type": "object", "required": ["linear", "attention", "total"]},
+        "caches": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": [
+                    "name",
+                    "role",
+                    "layers",
+                    "entries",
+                    "entry_bytes",
+                    "bytes_held",
+                    "bytes_read_per_step",
+                    "fixed_bytes",
+                ],
+                "properties": {"name": {"type": "string"}, "bytes_held": _COUNT},
+            },
+        },
+    },
 }
 _CONFLICT: dict[str, Any] = {
     "type": "object",
@@ -69,7 +100,7 @@ def schema_of(subject: str) -> dict[str, Any]:
 
         schema = Runtime.model_json_schema()
     else:
-        schema = {"verify": _VERIFY, "list": _LIST, "conflict": _CONFLICT}[subject]
+        schema = {"verify": _VERIFY, "list": _LIST, "kv": _KV, "conflict": _CONFLICT}[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -16,9 +16,16 @@ def command(plan: str, full: bool, form: str) -> int:
 
     Example: planner plan deepseek-v3 h800-node:2 --format json | planner verify -
     """
+    from planner.errors import VerificationError
     from planner.plans import verify_plan
 
-    loaded, where = read_plan_argument(plan)
+    try:
+        loaded, where = read_plan_argument(plan)
+    except VerificationError as error:
+        if form != "json":
+            raise
+        echo_json({"ok": False, "violations": error.violations, "notices": []})
+        return error.exit_code
     violations, notices = verify_plan(loaded, where, full=full)
     if form == "json":
         echo_json({"ok": not violations, "violations": [v.as_dict() for v in violations], "notices": notices})

@@ -55,6 +55,7 @@ class LookupItem:
     rows_per_token: float
     tensor_axis: int
     layers_before: int = 0
+    label: str = "embedding table"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,10 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
             if group.access == "lookup":
                 held = 0 if group.shares else size * group.count
                 before = max(block.first_layer, 0) if group.address == "token" else 0
-                lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis, before))
+                label = "embedding table" if block.kind == "embedding" else f"{'Engram' if group.hashed else 'token'} table"
+                lookups.append(
+                    LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis, before, label)
+                )
                 continue
             kept, passed = parts.get(group.tensor_axis, (0, 0))
             kept += 0 if group.shares else size * group.count

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Fraction: TypeAlias = Figure
 else:
     Bytes = figure_of("bytes")
-    BytesPerSecond = figure_of("bytes_per_s")
+    BytesPerSecond = figure_of("bytes_per_s", plausible=1e3)
     FlopPerSecond = figure_of("flop_per_s")
     Seconds = figure_of("s", exclusive=False)
     Watts = figure_of("w")

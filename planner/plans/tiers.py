@@ -27,8 +27,9 @@ from planner.performance.passes import PassTimes
 from planner.performance.rates import Rates
 from planner.plans.lp import Array, LinearProgram, Vertex
 
-TIE_BREAK_MS = 1e-7
-"""Cost of holding everything one tier lower than needed; orders equal optima (device first), and is taken off bounds."""
+TIE_BREAK = 1e-8
+"""Cost of holding everything one tier lower than needed, relative to the objective with everything in device memory; orders equal
+optima (device first), and is taken off bounds."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def window_items(
             table = sum(float(lookup_bytes(lookup, shapes)[0]) for lookup in block.lookups)
             if table:
                 reads = {p: float(t.windows[number][index].lookup_read[0]) for p, t in passes.items()}
-                items.append(Item(number, "embedding table", "lookup", table, reads, dict.fromkeys(passes, 1.0)))
+                items.append(Item(number, block.lookups[0].label, "lookup", table, reads, dict.fromkeys(passes, 1.0)))
         cache = 0.0
         for block in window.blocks:
             for entry in block.caches:
@@ -231,11 +232,12 @@ def build_tier_problem(
         cost[first_phase + number] = weights[phase]
     total = sum(item.held * counts[item.window] for counts in layers for item in items) or 1.0
     depth = {tier.id: position + 1 for position, tier in enumerate(rates.tiers)}
+    resident_ms = sum(weights[phase] * float(passes[phase].slowest_stage()[0]) * 1e3 for phase in phases)
     for index, choice in enumerate(choices):
         if choice.mode != "resident":
             item = items[choice.item]
             share = item.held * layers[choice.stage][item.window] / total
-            cost[index] = TIE_BREAK_MS * depth[choice.tier] * share
+            cost[index] = TIE_BREAK * resident_ms * depth[choice.tier] * share
     program = LinearProgram(tuple(columns), tuple(rows), cost, matrix, np.array(limit, dtype=float), np.array(equal, dtype=bool))
     return TierProblem(program, items, tuple(choices), tuple(layers), phases, dict(weights), tuple(time_rows), capacity_rows)
 

@@ -254,36 +254,58 @@ def _reaches(context: Context) -> bool:
 def _ttft(
     context: Context, relaxed: Context, free: Tables, decision: Decision, reporter: Reporter, stop: Stop
 ) -> InfeasibleError:
-    limit = context.inputs.workload.ttft_s
+    """TTFT cannot be met, with the TPOT limit or, if that is out of reach even without TTFT, together with it."""
+    workload, gap = context.inputs.workload, 0.01
+    limit, tpot = workload.ttft_s, workload.tpot_s
     assert limit is not None
-    low, high = max(limit, LEAST_TTFT), operate(relaxed, decision).ttft_s
+    members = []
+    alone = operate(relaxed, decision)
+    high = alone.ttft_s
+    if tpot is not None:
+        under = Search(free, "latency", tpot, gap, reporter, stop).run()
+        if under.decision is None:
+            least = f"{math.ceil(alone.tpot_s * 1e6) / 1e3:.3f} ms"
+            members.append(
+                _member(
+                    "service level TPOT",
+                    f"{tpot * 1e3:g} ms asked, {least} is the least even without a limit on TTFT",
+                    f"--tpot {least.replace(' ', '')}",
+                    alone.tpot_s * 1e3,
+                    "ms",
+                )
+            )
+            tpot = None
+        else:
+            high = operate(relaxed, under.decision).ttft_s
+    low = max(limit, LEAST_TTFT)
     for _ in range(12):
         if high <= low * 1.001:
             break
         middle = math.sqrt(low * high)
-        workload = context.inputs.workload.model_copy(update={"ttft_s": middle})
-        trial = build_context(context.inputs.model_copy(update={"workload": workload}))
-        tables = build_tables(trial, free.space)
-        found = Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, reporter, stop).run()
+        trial = build_context(
+            context.inputs.model_copy(update={"workload": workload.model_copy(update={"ttft_s": middle, "tpot_s": tpot})})
+        )
+        found = Search(build_tables(trial, free.space), "latency", tpot, gap, reporter, stop).run()
         if found.decision is None:
             low = middle
         else:
             high = min(middle, operate(trial, found.decision).ttft_s)
     need = f"{math.ceil(high * 1e3)} ms"
-    member = _member(
-        "service level TTFT",
-        f"{limit * 1e3:g} ms asked, about {need} can be reached",
-        f"--ttft {math.ceil(high * 1e3)}ms",
-        high * 1e3,
-        "ms",
+    given = "" if tpot is None else f" with TPOT at most {tpot * 1e3:g} ms"
+    members.insert(
+        0,
+        _member(
+            "service level TTFT",
+            f"{limit * 1e3:g} ms asked, about {need} can be reached{given}",
+            f"--ttft {math.ceil(high * 1e3)}ms",
+            high * 1e3,
+            "ms",
+        ),
     )
-    members = [member]
-    if context.inputs.workload.tpot_s is not None:
-        members.append(
-            _member("service level TPOT", f"{context.inputs.workload.tpot_s * 1e3:g} ms asked", "see TTFT", None, "ms")
-        )
     return InfeasibleError(
-        f"proved infeasible: service level TTFT {limit * 1e3:g} ms cannot be met; the least found is {need}", members
+        f"proved infeasible: service level TTFT {limit * 1e3:g} ms cannot be met{given}; the least found is {need}"
+        + (f"; nor can TPOT {workload.tpot_s * 1e3:g} ms" if workload.tpot_s is not None and tpot is None else ""),
+        members,
     )
 
 

@@ -11,6 +11,9 @@ from planner.errors import PlannerError
 from planner.plans.lp import Vertex, vertex
 from planner.plans.tiers import TierProblem, dual_bound, elastic
 
+GLOP_PARAMETERS = "dual_feasibility_tolerance: 1e-11 primal_feasibility_tolerance: 1e-10"
+"""Tight enough that tie-break costs decide between equal optima."""
+
 FEASIBILITY = 1e-7
 """Largest accepted sign violation of a vertex, in GB, ms or shares."""
 
@@ -45,6 +48,7 @@ def _solve(problem: TierProblem) -> TierSolution | None:
 
     program = problem.program
     solver = pywraplp.Solver.CreateSolver("GLOP")
+    solver.SetSolverSpecificParametersAsString(GLOP_PARAMETERS)
     infinity = solver.infinity()
     variables = [solver.NumVar(0.0, infinity, "") for _ in program.columns]
     constraints = []

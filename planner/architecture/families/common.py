@@ -21,23 +21,51 @@ MHA_PAGE_TOKENS = 16  # vLLM CacheConfig.block_size, its default on CUDA
 MODELOPT = {"FP8": "fp8_tensor", "NVFP4": "nvfp4"}
 
 
+class CompressedWeights(BaseModel):
+    """Weights of a ``compressed-tensors`` group: 4-bit integers or floats with a scale per 32."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    num_bits: Literal[4]
+    type: Literal["int", "float"]
+    group_size: Literal[32]
+    strategy: Literal["group"]
+
+
+class CompressedGroup(BaseModel):
+    """One of ``config_groups``."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    weights: CompressedWeights
+
+
 class Quantization(BaseModel):
     """The ``quantization_config`` of a configuration; only methods whose bytes are known exactly are read.
 
     ``fp8``: the linear layers, by tile or by matrix. ``modelopt``: NVIDIA Model Optimizer with one algorithm for all linear
     layers (what its ``hf_quant_config.json`` says). ``mxfp4``: the routed experts and nothing else (openai/gpt-oss).
+    ``compressed-tensors``: 4-bit groups of 32 where attention, shared experts, dense MLPs and head are left out (Kimi).
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    quant_method: Literal["fp8", "modelopt", "mxfp4"]
+    quant_method: Literal["fp8", "modelopt", "mxfp4", "compressed-tensors"]
     weight_block_size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     quant_algo: Literal["FP8", "NVFP4"] | None = None
     modules_to_not_convert: list[str] | None = None
     ignore: list[str] | None = None
+    config_groups: Annotated[dict[str, CompressedGroup], Field(max_length=1)] | None = None
 
     @model_validator(mode="after")
     def _expressible(self) -> Quantization:
+        if self.quant_method == "compressed-tensors":
+            if not self.config_groups:
+                raise ValueError("config_groups: is missing")
+            for kept in ("self_attn", "shared_experts", "lm_head", "mlp"):
+                if not any(kept in module for module in self.ignore or []):
+                    raise ValueError(f"ignore: lacks {kept}; only routed experts can be quantised by compressed-tensors")
+            return self
         if self.weight_block_size not in (None, [128, 128], [32, 32]):
             raise ValueError(f"weight_block_size {self.weight_block_size} is not supported, only [128, 128] and [32, 32] are")
         if self.quant_method == "modelopt" and self.quant_algo is None:
@@ -52,10 +80,13 @@ class Quantization(BaseModel):
     @property
     def experts_only(self) -> bool:
         """Whether only routed experts are quantised."""
-        return self.quant_method == "mxfp4"
+        return self.quant_method in ("mxfp4", "compressed-tensors")
 
     @property
     def format(self) -> str:
+        if self.config_groups and self.quant_method == "compressed-tensors":
+            (group,) = self.config_groups.values()
+            return "int4_g32" if group.weights.type == "int" else "mxfp4"
         if self.quant_method == "mxfp4":
             return "mxfp4"
         if self.quant_method == "modelopt":

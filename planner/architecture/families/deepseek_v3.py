@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from datetime import date
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -49,7 +49,7 @@ from planner.architecture.families.common import (
     swiglu,
     vector,
 )
-from planner.architecture.families.layers import Place, place, places
+from planner.architecture.families.layers import Place, exchange, place, places
 from planner.quantities import Figure
 
 MLA_PAGE_TOKENS = 64  # vLLM's FlashMLA backend: block_size 64
@@ -66,6 +66,7 @@ class Indexer(NamedTuple):
 
 
 class DeepseekV3Config(FamilyConfig):
+    experts_apart: ClassVar[bool] = True
     intermediate_size: Width
     num_attention_heads: Heads
     q_lora_rank: Width | None = None
@@ -106,19 +107,14 @@ class DeepseekV3Config(FamilyConfig):
         """The indexer of layers that have one."""
         return None
 
+    @property
+    def gated(self) -> bool:
+        """Whether a projection of the input gates the output of attention, value by value."""
+        return False
+
     def indexed(self, layer: int) -> bool:
         """Whether that layer scores by itself; one that does not uses the choice of the layer before it."""
         return True
-
-    @property
-    def expert_format(self) -> str:
-        """The format of routed experts."""
-        return self.linear
-
-    @property
-    def dense_format(self) -> str:
-        """The format of attention, dense MLP and shared experts."""
-        return self.linear
 
 
 def build_latent(config: DeepseekV3Config, identity: Identity, family: str) -> Model:
@@ -132,7 +128,7 @@ def build_latent(config: DeepseekV3Config, identity: Identity, family: str) -> M
     for kind, spot in places(kinds).items():
         own = config.indexer is None or not kind.endswith("_shared")
         blocks.append(latent_attention(config, f"{kind}.attention", spot, own_index=own))
-        feed = _dense_mlp(config, f"{kind}.mlp", spot) if kind.startswith("dense") else _experts(config, f"{kind}.experts", spot)
+        feed = dense_mlp(config, f"{kind}.mlp", spot) if kind.startswith("dense") else _experts(config, f"{kind}.experts", spot)
         blocks.append(feed)
     body = len(blocks)
     blocks.append(head_block(config))
@@ -145,7 +141,7 @@ def build_latent(config: DeepseekV3Config, identity: Identity, family: str) -> M
         ]
         edges += chain(draft, config.hidden_size, config.wide)
         blocks += draft
-    edges += _exchange(config, blocks)
+    edges += exchange(blocks, config.hidden_size, config.wide)
     return Model(
         **identity.model_dump(),
         family=family,
@@ -167,7 +163,7 @@ def latent_attention(config: DeepseekV3Config, id: str, spot: Place, *, own_inde
         config.num_attention_heads,
         config.kv_lora_rank,
         config.wide,
-        config.dense_format,
+        config.linear,
     )
     nope, rope, value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
     low_rank = [
@@ -190,6 +186,7 @@ def latent_attention(config: DeepseekV3Config, id: str, spot: Place, *, own_inde
         query,
         Tensor(name="kv_b_proj", shape=(heads * (nope + value), rank), format=linear),
         Tensor(name="o_proj", shape=(hidden, heads * value), format=linear),
+        *((Tensor(name="g_proj", shape=(heads * value, hidden), format=linear),) if config.gated else ()),
     )
     weights = [
         WeightGroup(name="low_rank", tensors=tuple(low_rank)),
@@ -232,8 +229,8 @@ def _index_weights(config: DeepseekV3Config, indexer: Indexer) -> WeightGroup:
     return WeightGroup(
         name="indexer",
         tensors=(
-            Tensor(name="indexer.wq_b", shape=(width, config.q_lora_rank or hidden), format=config.dense_format),
-            Tensor(name="indexer.wk", shape=(indexer.head_dim, hidden), format=config.dense_format),
+            Tensor(name="indexer.wq_b", shape=(width, config.q_lora_rank or hidden), format=config.linear),
+            Tensor(name="indexer.wk", shape=(indexer.head_dim, hidden), format=config.linear),
             vector("indexer.k_norm", indexer.head_dim, config.wide),
             vector("indexer.k_norm.bias", indexer.head_dim, config.wide),
             Tensor(name="indexer.weights_proj", shape=(indexer.heads, hidden), format=config.wide),
@@ -273,7 +270,7 @@ def index_cache(head_dim: int, page_tokens: int, ratio: int = 1, page_align: int
     )
 
 
-def _dense_mlp(config: DeepseekV3Config, id: str, spot: Place) -> Block:
+def dense_mlp(config: DeepseekV3Config, id: str, spot: Place) -> Block:
     hidden, inner = config.hidden_size, config.intermediate_size
     return Block(
         id=id,
@@ -281,7 +278,7 @@ def _dense_mlp(config: DeepseekV3Config, id: str, spot: Place) -> Block:
         **spot,
         weights=(
             WeightGroup(name="norm", tensors=(vector("post_attention_layernorm", hidden, config.wide),)),
-            WeightGroup(name="mlp", tensors=swiglu(hidden, inner, config.dense_format), tensor_axis=columns_axis(inner)),
+            WeightGroup(name="mlp", tensors=swiglu(hidden, inner, config.linear), tensor_axis=columns_axis(inner)),
         ),
     )
 
@@ -298,14 +295,12 @@ def _experts(config: DeepseekV3Config, id: str, spot: Place) -> Block:
     if config.n_shared_experts:
         width = inner * config.n_shared_experts
         groups.append(
-            WeightGroup(
-                name="shared_experts", tensors=swiglu(hidden, width, config.dense_format), tensor_axis=columns_axis(width)
-            )
+            WeightGroup(name="shared_experts", tensors=swiglu(hidden, width, config.linear), tensor_axis=columns_axis(width))
         )
     groups.append(
         WeightGroup(
             name="experts",
-            tensors=swiglu(hidden, inner, config.expert_format),
+            tensors=swiglu(hidden, inner, config.expert),
             count=config.n_routed_experts,
             active=config.num_experts_per_tok,
             access="routed",
@@ -339,22 +334,6 @@ def _draft(config: DeepseekV3Config) -> list[Block]:
         _experts(config, "draft.experts", spot),
         head_block(config, "draft.head", layers=modules, draft=True, shares="head/lm_head"),
     ]
-
-
-def _exchange(config: DeepseekV3Config, blocks: list[Block]) -> list[Edge]:
-    """Per token and chosen expert: the normed state out (in FP8 where experts are FP8) and the expert's output back.
-
-    FP8 dispatch and BF16 combine: DeepSeek-V3 Technical Report section 3.3.3.
-    """
-    out = "fp8" if config.expert_format.startswith("fp8") else config.wide
-    edges = []
-    for before, block, after in zip(blocks, blocks[1:], blocks[2:], strict=False):
-        if block.kind == "moe":
-            edges += [
-                Edge(source=before.id, target=block.id, kind="dispatch", elements_per_token=config.hidden_size, dtype=out),
-                Edge(source=block.id, target=after.id, kind="combine", elements_per_token=config.hidden_size, dtype=config.wide),
-            ]
-    return edges
 
 
 def _router(config: DeepseekV3Config) -> Router:

@@ -136,7 +136,8 @@ class DeepseekV4Config(SharedHeadConfig):
     @property
     def linear(self) -> str:
         """V4 stores the scales of its 128x128 blocks in one byte (scale_fmt ue8m0)."""
-        return "fp8_block128_e8m0" if super().linear == "fp8_block128" else super().linear
+        stored = self.quantization_config.format if self.quantization_config else self.wide
+        return "fp8_block128_e8m0" if stored == "fp8_block128" else stored
 
     @property
     def expert_format(self) -> str:

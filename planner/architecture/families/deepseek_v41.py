@@ -40,7 +40,7 @@ from planner.architecture.families.deepseek_v4 import (
     projections,
     window_cache,
 )
-from planner.architecture.families.layers import Place, place, places
+from planner.architecture.families.layers import Place, place, places, text_config
 
 LayerIds = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(max_length=10_000)]
 
@@ -60,11 +60,7 @@ class DeepseekV41Config(SharedHeadConfig):
     @model_validator(mode="before")
     @classmethod
     def _text(cls, data: Any) -> Any:
-        """A multimodal configuration keeps the language model's fields in ``text_config``."""
-        if isinstance(data, dict) and isinstance(data.get("text_config"), dict):
-            outer = {key: data[key] for key in ("quantization_config", "torch_dtype", "dtype") if data.get(key) is not None}
-            return outer | data["text_config"]
-        return data
+        return text_config(data)
 
     @model_validator(mode="after")
     def _sources(self) -> DeepseekV41Config:
@@ -230,9 +226,32 @@ def _attention(config: DeepseekV41Config, id: str, spot: Place) -> Block:
 
 
 def _engram(config: DeepseekV41Config, layer: int, rows: int) -> Block:
-    """Hashed rows of the n-grams that end in a token, gated into every residual stream."""
-    hashed = Hashed(orders=tuple(range(2, config.engram_max_ngram_size + 1)), heads=config.engram_n_heads)
-    streams, hidden, width = config.hc_mult, config.hidden_size, config.engram_head_dim
+    return engram_block(
+        layer,
+        rows,
+        Hashed(orders=tuple(range(2, config.engram_max_ngram_size + 1)), heads=config.engram_n_heads),
+        width=config.engram_head_dim,
+        hidden=config.hidden_size,
+        streams=config.hc_mult,
+        linear=config.linear,
+        table="mxfp8" if config.quantization_config else config.wide,
+    )
+
+
+def engram_block(
+    layer: int,
+    rows: int,
+    hashed: Hashed,
+    *,
+    width: int,
+    hidden: int,
+    streams: int,
+    linear: str,
+    table: str,
+    further: tuple[Tensor, ...] = (),
+) -> Block:
+    """Hashed rows of the n-grams that end in a token, projected to a key per residual stream and one value, and gated in."""
+    columns = hashed.rows_per_token * width
     return Block(
         id=f"engram.{layer}",
         kind="memory",
@@ -240,9 +259,7 @@ def _engram(config: DeepseekV41Config, layer: int, rows: int) -> Block:
         weights=(
             WeightGroup(
                 name="engram_table",
-                tensors=(
-                    Tensor(name="embed", shape=(rows, width), format="mxfp8" if config.quantization_config else config.wide),
-                ),
+                tensors=(Tensor(name="embed", shape=(rows, width), format=table),),
                 access="lookup",
                 address="token",
                 tensor_axis=rows,
@@ -254,9 +271,10 @@ def _engram(config: DeepseekV41Config, layer: int, rows: int) -> Block:
             WeightGroup(
                 name="engram",
                 tensors=(
-                    Tensor(name="wkv", shape=(hidden * (streams + 1), hashed.rows_per_token * width), format=config.linear),
+                    Tensor(name="wkv", shape=(hidden * (streams + 1), columns), format=linear),
                     vector("q_weight", streams * hidden, "fp32"),
                     vector("k_weight", streams * hidden, "fp32"),
+                    *further,
                 ),
             ),
         ),
