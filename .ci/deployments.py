@@ -8,7 +8,7 @@ from planner.plans import build_context
 from planner.plans.evaluate import decode_seconds, prefill_seconds
 from planner.workload import Lengths, load_workload
 
-# hardware, phase, ISL, ranks (tp 1, attention dp = ep), batch or tokens per rank, devices a published unit counts, published tok/s a unit, unit, source
+# hardware, phase, ISL, ranks (tp 1, attention dp = ep), load per rank, devices in a published unit, its tok/s, unit, source
 ROWS = [
     ("h800-node:4", "prefill", 4096, 32, 16384, 8, 62700, "node", "deepseek-ai/profile-data, EP32, balanced"),
     ("h800-node:16", "decode", 4096, 128, 128, 8, 18600, "node", "deepseek-ai/profile-data, EP128, two micro-batches"),

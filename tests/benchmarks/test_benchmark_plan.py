@@ -1,4 +1,7 @@
-"""Time of a plan inside the process, after import: ``pytest tests/benchmarks`` (pytest-benchmark prints medians; nothing is asserted on time)."""
+"""Time of a plan inside the process, after import: ``pytest tests/benchmarks``.
+
+pytest-benchmark prints medians; nothing is asserted on time.
+"""
 
 import pytest
 
