@@ -52,6 +52,7 @@ class Sides:
         self.open: dict[str, list[Node]] = {"prefill": [], "decode": []}
         self._cache: dict[str, list[tuple[int, float, float]]] = {}
         self._cached_room: float | None = None
+        self._smallest: tuple[int, float] | None = None
         self._prefill_side()
         self._decode_side()
         self._offer_best()
@@ -206,11 +207,20 @@ class Sides:
 
     # -- nodes that need other memories --------------------------------------------------------------------------------
     def nodes(self) -> list[Node]:
-        """Open nodes with their potential as priority."""
+        """Open nodes with a bound on their potential as priority; the search asks for the potential when a node comes up.
+
+        ``floor(n / size) * rate / charge`` is at most ``rate / size`` times the most devices per charge of any split.
+        """
         found = []
-        for side in ("prefill", "decode"):
+        for side, devices in (("prefill", self.prefill_devices), ("decode", self.decode_devices)):
+            groups = self.tables.prefill if side == "prefill" else self.tables.decode
+            most = float(np.max(devices / self.weight, initial=0.0))
             for node in self.open[side]:
-                node.priority = -self.potential(node)
+                if self.search.objective == "latency":
+                    node.priority = -self.potential(node)
+                else:
+                    size = float(groups[node.group].shapes.devices[node.row])
+                    node.priority = -node.rate / size * most * (1 + 1e-9)
             self.open[side] = [node for node in self.open[side] if node.priority < 0.0]
             found += self.open[side]
         self._cache, self._cached_room = {}, None
@@ -223,7 +233,7 @@ class Sides:
         if self.search.objective == "latency":
             if node.side == "decode":
                 return 1.0 / node.tpot if size <= self._room(True) else 0.0
-            return self.final_bound() if size < min((k.size for k in self.known["prefill"]), default=1 << 60) else 0.0
+            return self.final_bound() if size < self._smallest_prefill() else 0.0
         own = [(size, node.rate, node.tpot)]
         rate = (
             self._rates(own, self._table("decode", True))
@@ -231,6 +241,11 @@ class Sides:
             else self._rates(self._table("prefill", True), own)
         )
         return float(np.max(rate / self.weight, initial=0.0))
+
+    def _smallest_prefill(self) -> float:
+        if self._smallest is None or self._smallest[0] != len(self.known["prefill"]):
+            self._smallest = (len(self.known["prefill"]), min((k.size for k in self.known["prefill"]), default=np.inf))
+        return self._smallest[1]
 
     def process(self, node: Node) -> list[Node]:
         """Solve the placement of a side's node, add what is known, split what is not."""
