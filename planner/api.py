@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,12 @@ def resolve(
     runtime: str | Runtime = "generic",
     prices: str | OwnedPrices = "owned",
     allow_announced: bool = False,
+    settings: Sequence[str] = (),
     **options: Any,
 ) -> Inputs:
-    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``."""
+    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; ``settings`` as in ``plan``."""
     from planner.architecture import load_model
+    from planner.hardware import apply_settings
     from planner.plans.inputs import Inputs, Options
     from planner.prices import load_prices
     from planner.runtimes import load_runtime
@@ -70,6 +73,8 @@ def resolve(
             raise InputError(f"{system.id} was cancelled", where="hardware", mend="choose a part that exists")
         if system.status == "announced" and not allow_announced:
             raise InputError(f"{system.id} is announced, not shipping", where="hardware", mend="add --allow-announced")
+    pools = apply_settings(pools, settings)
+    _refuse_unknown(pools)
     try:
         inputs = Inputs(
             model=load_model(model) if isinstance(model, str) else model,
@@ -91,6 +96,19 @@ def resolve(
     return inputs
 
 
+def _refuse_unknown(pools: dict[str, HardwareSelection]) -> None:
+    """Stop at figures that nobody has published, with their names and how to give them."""
+    from planner.hardware import unknown_figures
+
+    missing = dict(figure for selection in pools.values() for figure in unknown_figures(selection.system))
+    if not missing:
+        return
+    named = ", ".join(f"{name} ({figure.reason})" for name, figure in missing.items())
+    gifts = " ".join(f"--set {name}={'default' if figure.has_default else 'VALUE'}" for name, figure in missing.items())
+    accept = " (default accepts the one that the profile states)" if any(f.has_default for f in missing.values()) else ""
+    raise InputError(f"not known: {named}", where="hardware", mend=f"give {gifts}{accept}")
+
+
 def plan(
     model: str | Model,
     hardware: str | HardwareSelection | dict[str, HardwareSelection],
@@ -99,6 +117,7 @@ def plan(
     runtime: str | Runtime = "generic",
     prices: str | OwnedPrices = "owned",
     allow_announced: bool = False,
+    settings: Sequence[str] = (),
     reporter: Reporter | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -106,15 +125,23 @@ def plan(
     """The best deployment of a model on hardware for a workload, with a proved gap.
 
     ``model``, ``hardware``, ``workload``, ``runtime`` and ``prices`` are names, paths or loaded objects; ``options`` are the
-    fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …). ``stop``
-    ends the search early: the best plan so far is returned with ``certificate.stopped`` and an honest gap.
+    fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
+    ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
+    ``stop`` ends the search early: the best plan so far is returned with ``certificate.stopped`` and an honest gap.
 
     Raises ``InputError`` (bad input), ``InfeasibleError`` (proved infeasible, with the conflict) or ``StoppedError``.
     """
     from planner.search import solve
 
     inputs = resolve(
-        model, hardware, workload=workload, runtime=runtime, prices=prices, allow_announced=allow_announced, **options
+        model,
+        hardware,
+        workload=workload,
+        runtime=runtime,
+        prices=prices,
+        allow_announced=allow_announced,
+        settings=settings,
+        **options,
     )
     return solve(inputs, reporter, stop)
 

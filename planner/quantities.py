@@ -125,12 +125,17 @@ def round12(value: float) -> float:
 
 Grade = Literal["A", "B", "C", "D"]
 
+_UNKNOWN = "unknown: "
+_NO_DEFAULT = "no value stands here"
+_DEFAULT = "value, low and high are a stated default, not evidence"
+
 
 class Figure(BaseModel):
     """A sourced SI number with its interval.
 
     ``low``/``high`` are the 10th and 90th percentile of what the true value may be; absent means exact.
     ``grade``: A vendor or measured and read, B secondary, C derived or announced, D unverified.
+    A figure that nobody has published is not ``known``: it holds the reason, and a default only where one is stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -157,6 +162,21 @@ class Figure(BaseModel):
         return self
 
     @property
+    def known(self) -> bool:
+        """Whether there is evidence for the value; planning stops at a figure without."""
+        return not self.source.startswith(_UNKNOWN)
+
+    @property
+    def reason(self) -> str:
+        """Why the figure is not known."""
+        return "" if self.known else self.source.removeprefix(_UNKNOWN)
+
+    @property
+    def has_default(self) -> bool:
+        """Whether an unknown figure states a default that may be accepted."""
+        return not self.known and self.note == _DEFAULT
+
+    @property
     def lowest(self) -> float:
         """The low end of the interval, or the value where none is stated."""
         return self.value if self.low is None else self.low
@@ -170,6 +190,7 @@ class Figure(BaseModel):
 def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = True, plausible: float = 0.0) -> Any:
     """The annotated type of a profile field: a table ``{value = "3.35 TB/s", source = …}`` becomes a ``Figure`` in SI.
 
+    ``{unknown = "why", as_of = …}`` says that nobody has published it, with ``default``, ``low`` and ``high`` if one is stated.
     Below ``plausible`` a value can only be a slip, and would leave the solver no digits.
     Under the validation context ``{"si": True}`` (a plan's embedded inputs) bare numbers are SI already.
     """
@@ -181,6 +202,9 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
             raise ValueError('a figure is a table: { value = "…", source = "…", grade = "…" }')
         data: dict[str, Any] = dict(raw)
         in_si = bool(info.context and info.context.get("si"))
+        if "unknown" in data:
+            data = _without_evidence(data, max(1.0, plausible))
+            in_si = in_si or data["note"] == _NO_DEFAULT
         for key in ("value", "low", "high"):
             if data.get(key) is None:
                 continue
@@ -195,6 +219,24 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
         return data
 
     return Annotated[Figure, BeforeValidator(convert)]
+
+
+def _without_evidence(raw: dict[str, Any], stand_in: float) -> dict[str, Any]:
+    """The fields of a figure that is not known."""
+    reason = raw["unknown"]
+    if not isinstance(reason, str) or not reason.strip():
+        raise ValueError("unknown: say in words why the figure is not known")
+    if extra := sorted(set(raw) - {"unknown", "as_of", "default", "low", "high"}):
+        raise ValueError(f"{extra[0]}: an unknown figure has only unknown, as_of, and default with low and high")
+    stated = {key: raw[key] for key in ("default", "low", "high") if key in raw}
+    if stated and len(stated) < 3:
+        raise ValueError("a default for an unknown figure needs low and high")
+    found: dict[str, Any] = {"source": _UNKNOWN + reason.strip(), "grade": "D", "note": _DEFAULT if stated else _NO_DEFAULT}
+    if stated:
+        found |= {"value": stated["default"], "low": stated["low"], "high": stated["high"]}
+    else:
+        found |= {"value": stand_in, "low": stand_in, "high": stand_in}
+    return found | {"as_of": raw.get("as_of")}
 
 
 if TYPE_CHECKING:

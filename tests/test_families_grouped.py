@@ -1,7 +1,8 @@
 """Dense and mixture families with grouped-query attention: exact counts (law 5), spans, windows and faulty configurations.
 
-Published integers: ``safetensors.parameters`` as huggingface.co/api/models/ID?expand[]=safetensors gives it; published round
-figures: the model cards at huggingface.co/ID, for OPT table 1 of arXiv:2205.01068.
+Published integers: ``safetensors.parameters`` of huggingface.co/api/models/ID?expand[]=safetensors, or parameter counts
+of the GGUF files (gpt-oss, Nemotron); published round figures: the model cards at huggingface.co/ID, for OPT table 1 of
+arXiv:2205.01068.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from planner.architecture import Identity, Model, load_model
+from planner.architecture import Identity, Model, find_model, load_model
 from planner.errors import InputError
 
 QWEN3_MOE: dict[str, Any] = {
@@ -217,6 +218,40 @@ def test_an_imported_config_gives_the_graph_of_the_catalogue(tmp_path: Path, con
     assert graph_of(read(tmp_path, config)) == graph_of(load_model(name))
 
 
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("Llama-3.3-70B", "llama-3.1-70b"),
+        ("DeepSeek-R1-Distill-Llama-70B", "llama-3.1-70b"),
+        ("meta-llama/Llama-3.1-70B", "llama-3.1-70b"),
+        ("llama2-70b-99", "llama-2-70b"),
+        ("llama3.1-8b", "llama-3.1-8b"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", "llama-3.1-8b-fp8"),
+        ("Llama-3.2-3B", "llama-3.2-3b"),
+        ("MiniMaxAI/MiniMax-M2.5", "minimax-m2"),
+        ("MiniMax-M3", "minimax-m3"),
+        ("OPT-6.7B", "opt-6.7b"),
+        ("OPT-30B", "opt-30b"),
+        ("OPT-175B", "opt-175b"),
+        ("Qwen2.5-Coder-7B", "qwen2.5-coder-7b"),
+        ("Qwen3-8B", "qwen3-8b"),
+        ("Qwen/Qwen3-32B", "qwen3-32b"),
+        ("nvidia/Qwen3-32B-NVFP4", "qwen3-32b-nvfp4"),
+        ("Qwen3-235B-A22B", "qwen3-235b-a22b"),
+        ("Qwen/Qwen3-235B-A22B-FP8", "qwen3-235b-a22b-fp8"),
+        ("Qwen3-Coder-30B-A3B", "qwen3-coder-30b-a3b"),
+        ("Qwen3-Coder-480B", "qwen3-coder-480b-a35b"),
+        ("Qwen/Qwen3.5-397B-A17B", "qwen3.5-397b-a17b"),
+        ("Qwen3.8-27B", "qwen3.8-27b"),
+        ("openai/gpt-oss-120b", "gpt-oss-120b"),
+    ],
+)
+def test_the_labels_of_public_measurements_name_a_model(label: str, name: str) -> None:
+    entry = find_model(label)
+    assert entry is not None and entry.id == name
+
+
 # Law 5: counts
 
 
@@ -237,8 +272,10 @@ def test_an_imported_config_gives_the_graph_of_the_catalogue(tmp_path: Path, con
         ("qwen3-30b-a3b", 30_532_122_624),
         ("qwen3-235b-a22b", 235_093_634_560),
         ("qwen3-coder-480b-a35b", 480_154_875_392),
-        ("opt-6.7b", 6_658_473_984),
-        ("opt-30b", 29_974_540_288),
+        ("minimax-m2", 228_689_764_864),
+        ("gpt-oss-120b", 116_829_156_672),
+        ("gpt-oss-20b", 20_914_757_184),
+        ("nemotron-3-nano-30b-a3b", 31_577_940_288),
     ],
 )
 def test_law5_totals_are_the_published_integers(name: str, total: int) -> None:
@@ -309,6 +346,20 @@ def test_gpt_oss_weights_are_the_published_size() -> None:
     assert small.parameters()["total"] == 20_914_757_184
     assert round(big.weight_bytes() / 2**30, 1) == 60.8
     assert round(small.weight_bytes() / 2**30, 1) == 12.8
+
+
+def test_minimax_m2_5_with_its_scales_is_published() -> None:
+    """228,703,644,928 tensor elements at huggingface.co/MiniMaxAI/MiniMax-M2.5: parameters and one scale per 128 x 128 tile."""
+    model = load_model("minimax-m2")
+    stored = sum(
+        block.layers * group.count * tensor.parameters
+        for block in model.blocks
+        for group in block.weights
+        for tensor in group.tensors
+        if tensor.format == "fp8_block128"
+    )
+    scales = (model.bytes_by_format()["fp8_block128"] - stored) // 4
+    assert model.parameters()["total"] + scales == 228_703_644_928
 
 
 def test_gpt_oss_expert_by_hand() -> None:

@@ -520,8 +520,12 @@ class Model(Identity):
         """Bytes one sequence holds whatever its length."""
         return sum(layers * cache.fixed_bytes for layers, cache in self._caches(draft))
 
-    def read_bytes(self, tokens: int, layout: str, *, draft: bool = False) -> int:
-        """Bytes one decode step reads from the caches of one sequence at ``tokens`` of context, each reader counted."""
+    def read_bytes(
+        self, tokens: int, layout: str, *, draft: bool = False, roles: Collection[str] = ("kv", "index", "state")
+    ) -> int:
+        """Bytes one decode step reads from the caches of one sequence at ``tokens`` of context, each reader counted;
+        ``roles`` selects caches."""
+        role = {(b.id, c.name): c.role for b in self.blocks for c in b.caches}
         entry = {(b.id, c.name): c.entry_bytes(layout) for b in self.blocks for c in b.caches}
         fixed = {(b.id, c.name): 0 if layout == CALCULATOR else c.fixed_bytes for b in self.blocks for c in b.caches}
         return sum(
@@ -529,6 +533,7 @@ class Model(Identity):
             * (read.span.entries(tokens) * entry[read.block, read.cache] + round(read.fixed * fixed[read.block, read.cache]))
             for block in self._part(draft)
             for read in block.reads
+            if role[read.block, read.cache] in roles
         )
 
     def attention_flops(self, tokens: float, phase: Phase = "decode", mode: str = "", dtype: str = "") -> float:

@@ -87,20 +87,20 @@ def kv_of(model: Any, tokens: int, layout: str, draft: bool) -> dict[str, Any]:
 def _size(count: float) -> str:
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
-            return f"{count / factor:,.3f} {unit}"
+            return f"{count / factor:.4g} {unit}" if count < 1e3 * factor else f"{count / factor:,.0f} {unit}"
     return f"{count:,.0f} B"
 
 
 def _print(data: dict[str, Any]) -> None:
     table = new_table(
         f"{data['model']}, one sequence of {data['context']:,} tokens, layout {data['layout']}",
-        "cache", "role", "layers", "entries", "B each", "held", "read a step", "TP splits",
+        "cache", "layers", "entries", "B each", "held", "read a step", "TP splits",
     )  # fmt: skip
-    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for row in data["caches"]:
         table.add_row(
             row["name"],
-            row["role"],
             str(row["layers"]),
             f"{row['entries']:,}",
             f"{row['entry_bytes']:,}",

@@ -81,6 +81,13 @@ def _workload(
 @click.option(
     "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help='Replace a figure of the hardware: ascend-950dt.memory.hbm.read="4.0 TB/s", or 3.6..4.0..4.2 TB/s.',
+)
 @click.option("--allow-announced", is_flag=True, help="Accept parts that do not ship yet.")
 @click.option("--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
 @click.option("--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far.")

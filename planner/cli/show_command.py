@@ -74,43 +74,27 @@ def _print_hardware(system: Any) -> None:
     table = new_table(
         f"{system.name} ({system.id}, {system.origin}, {system.status})", "part", "what", "value", "grade", "source"
     )
+
+    def add(part: str, what: str, figure: Any, text: str) -> None:
+        default = f"unknown; default {text}" if figure.has_default else "unknown"
+        table.add_row(part, what, text if figure.known else default, figure.grade, figure.reason or figure.source)
+
     for dtype, part in system.device.compute.items():
-        table.add_row(
-            system.device.id, f"{dtype} dense", f"{part.peak.value / 1e12:g} TFLOP/s", part.peak.grade, part.peak.source
-        )
+        add(system.device.id, f"{dtype} dense", part.peak, f"{part.peak.value / 1e12:g} TFLOP/s")
     for tier in system.tiers:
         sharing = f", {tier.devices_sharing} devices share it" if tier.devices_sharing > 1 else ""
-        table.add_row(
-            tier.id,
-            f"usable ({tier.kind}, {tier.owner}{sharing})",
-            f"{tier.usable.value / 1e9:.2f} GB",
-            tier.usable.grade,
-            tier.usable.source,
-        )
+        add(tier.id, f"usable ({tier.kind}, {tier.owner}{sharing})", tier.usable, f"{tier.usable.value / 1e9:.2f} GB")
         rates = " via ".join(f"{rid} {rate / 1e9:.1f}" for rid, rate in system.tier_rate(tier.id))
-        table.add_row("", "GB/s a device", rates, tier.read.grade, tier.read.source)
+        add("", "GB/s a device", tier.read, rates)
     for link in system.links:
-        table.add_row(
-            link.id,
-            f"{link.between[0]} to {link.between[1]}",
-            f"{link.bandwidth.value / 1e9:g} GB/s one-way",
-            link.bandwidth.grade,
-            link.bandwidth.source,
-        )
+        text = f"{link.bandwidth.value / 1e9:g} GB/s one-way"
+        add(link.id, f"{link.between[0]} to {link.between[1]}", link.bandwidth, text)
     for domain in system.domains:
         size = "unbounded" if domain.devices is None else f"{domain.devices} devices"
-        table.add_row(
-            domain.id,
-            f"{domain.network}, {size}",
-            f"{domain.bandwidth.value / 1e9:g} GB/s one-way",
-            domain.bandwidth.grade,
-            domain.bandwidth.source,
-        )
+        add(domain.id, f"{domain.network}, {size}", domain.bandwidth, f"{domain.bandwidth.value / 1e9:g} GB/s one-way")
     table.add_row("system", "devices", str(system.devices), "", "")
-    table.add_row("", "power", f"{system.power.value / 1e3:g} kW", system.power.grade, system.power.source)
-    table.add_row(
-        "", f"capital cost ({system.capex_basis})", f"{system.capex.value:,.0f} USD", system.capex.grade, system.capex.source
-    )
+    add("", "power", system.power, f"{system.power.value / 1e3:g} kW")
+    add("", f"capital cost ({system.capex_basis})", system.capex, f"{system.capex.value:,.0f} USD")
     print_table(table)
 
 

@@ -96,7 +96,7 @@ class BlockPieces:
 
 @dataclass(frozen=True)
 class Window:
-    """Blocks that repeat together over ``layers`` layers from ``first_layer``, or over those of ``at`` where they do not adjoin."""
+    """Blocks that repeat together over ``layers`` layers from ``first_layer``, or those of ``at`` where they do not adjoin."""
 
     name: str
     first_layer: int

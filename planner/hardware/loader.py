@@ -332,7 +332,7 @@ def _from_toml(data: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _merge(base: Any, over: Any) -> Any:
     """``over`` laid on ``base``: tables join, rows with an id join by id, a figure or curve is replaced as a whole."""
-    if isinstance(base, dict) and isinstance(over, dict) and not {"value", "points"} & set(over):
+    if isinstance(base, dict) and isinstance(over, dict) and not {"value", "points", "unknown"} & set(over):
         return base | {key: _merge(base[key], value) if key in base else value for key, value in over.items()}
     if _rows(base) and _rows(over):
         joined = {row["id"]: row for row in base}
@@ -383,6 +383,12 @@ def _write_table(part: BaseModel, prefix: str, lines: list[str], singular: dict[
 def _figure(key: str, figure: Figure) -> str:
     dimension = DIMENSIONS[key]
     parts = []
+    if not figure.known:
+        parts = [f"unknown = {_literal(figure.reason)}", f"as_of = {_literal(figure.as_of)}"]
+        if figure.has_default:
+            stated = {"default": figure.value, "low": figure.lowest, "high": figure.highest}
+            parts += [f"{name} = {_literal(format_quantity(value, dimension))}" for name, value in stated.items()]
+        return "{ " + ", ".join(parts) + " }"
     for name, value in figure:
         if value is None or value == "":
             continue

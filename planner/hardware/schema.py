@@ -315,6 +315,8 @@ class Device(_Part):
         for wide, narrow in (("bf16", "fp8"), ("bf16", "int8"), ("fp16", "int8"), ("fp8", "fp4"), ("int8", "int4")):
             if wide not in self.compute or narrow not in self.compute:
                 continue
+            if not (self.compute[wide].peak.known and self.compute[narrow].peak.known):
+                continue
             step = self.compute[narrow].peak.value / self.compute[wide].peak.value
             if step > 2.1 and not re.search(r"\bdense\b", self.compute[narrow].peak.note):
                 raise ValueError(

@@ -68,8 +68,8 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
                 if table.bytes:
                     ways = min(decision.tp, table.tensor_axis)
                     copies = groups * decision.tp / ways
-                    held = block.lookups[0].label
-                    rows.append((number, held, f"{label}: {table.label}", table.bytes, copies, table.bytes / ways))
+                    tables = block.lookups[0].label
+                    rows.append((number, tables, f"{label}: {table.label}", table.bytes, copies, table.bytes / ways))
         caches: dict[int, int] = {}
         for block in window.blocks:
             for cache in block.caches:

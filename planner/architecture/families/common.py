@@ -71,11 +71,23 @@ class Quantization(BaseModel):
         if self.quant_method == "modelopt" and self.quant_algo is None:
             raise ValueError("quant_algo: is missing")
         for module in [*(self.modules_to_not_convert or []), *(self.ignore or [])]:
-            last = module.rpartition(".")[2]
-            apart = self.experts_only and last == "self_attn"
+            last = module.rpartition(".")[2].rstrip("*")
+            whole_layer = self.quant_method == "modelopt" and last.isdecimal()
+            apart = whole_layer or (last == "self_attn" and (self.experts_only or self.quant_method == "modelopt"))
             if last not in KEPT_WIDE and not last.endswith("norm") and not apart:
                 raise ValueError(f"modules_to_not_convert: {module[:64]!r} cannot be kept apart")
         return self
+
+    @property
+    def attention_apart(self) -> bool:
+        """Whether Model Optimizer left attention as it was."""
+        return self.quant_method == "modelopt" and any(module.rstrip("*").endswith("self_attn") for module in self.ignore or [])
+
+    @property
+    def layers_apart(self) -> frozenset[int]:
+        """Layers that Model Optimizer left out whole."""
+        ends = [module.rstrip("*").rpartition(".")[2] for module in self.ignore or []]
+        return frozenset(int(end[:6]) for end in ends if end.isdecimal())
 
     @property
     def experts_only(self) -> bool:
@@ -111,11 +123,16 @@ class FamilyConfig(BaseModel):
     quantization_config: Quantization | None = None
     experts_apart: ClassVar[bool] = False
     """Whether the family's routed experts may have a format of their own."""
+    attention_left: ClassVar[bool] = False
+    """Whether the family's attention, and draft layers, may be left unquantised."""
 
     @model_validator(mode="after")
     def _one_dtype(self) -> FamilyConfig:
         if self.quantization_config and self.quantization_config.experts_only and not self.experts_apart:
             raise ValueError(f"quantization_config.quant_method: {self.quantization_config.quant_method} is not known here")
+        if self.quantization_config and not self.attention_left:
+            if self.quantization_config.attention_apart or self.quantization_config.layers_apart:
+                raise ValueError("quantization_config.ignore: attention and whole layers cannot be kept apart here")
         if self.dtype and self.torch_dtype and self.dtype != self.torch_dtype:
             raise ValueError(f"dtype: {self.dtype} contradicts torch_dtype {self.torch_dtype}")
         return self

@@ -67,6 +67,7 @@ class Indexer(NamedTuple):
 
 class DeepseekV3Config(FamilyConfig):
     experts_apart: ClassVar[bool] = True
+    attention_left: ClassVar[bool] = True
     intermediate_size: Width
     num_attention_heads: Heads
     q_lora_rank: Width | None = None
@@ -95,6 +96,9 @@ class DeepseekV3Config(FamilyConfig):
         must_divide("n_routed_experts", self.n_routed_experts, "n_group", self.n_group)
         if self.topk_group > self.n_group:
             raise ValueError(f"topk_group: {self.topk_group} is more than n_group {self.n_group}")
+        left = self.quantization_config.layers_apart if self.quantization_config else frozenset()
+        if left - {self.num_hidden_layers}:
+            raise ValueError(f"quantization_config.ignore: layer {min(left)} cannot be kept apart, only the draft layer can")
         reach = self.n_routed_experts // self.n_group * self.topk_group
         if self.num_experts_per_tok > reach:
             raise ValueError(
@@ -134,7 +138,8 @@ def build_latent(config: DeepseekV3Config, identity: Identity, family: str) -> M
     blocks.append(head_block(config))
     edges = chain(blocks, config.hidden_size, config.wide)
     if config.num_nextn_predict_layers:
-        draft = _draft(config)
+        kept = config.quantization_config is not None and config.num_hidden_layers in config.quantization_config.layers_apart
+        draft = _draft(config.model_copy(update={"quantization_config": None}) if kept else config)
         edges += [
             Edge(source=source, target=draft[0].id, kind="draft", elements_per_token=config.hidden_size, dtype=config.wide)
             for source in ("embedding", blocks[body - 1].id)
@@ -163,7 +168,7 @@ def latent_attention(config: DeepseekV3Config, id: str, spot: Place, *, own_inde
         config.num_attention_heads,
         config.kv_lora_rank,
         config.wide,
-        config.linear,
+        config.wide if config.quantization_config and config.quantization_config.attention_apart else config.linear,
     )
     nope, rope, value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
     low_rank = [

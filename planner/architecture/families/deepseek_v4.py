@@ -164,7 +164,8 @@ def finish(config: SharedHeadConfig, identity: Identity, family: str, body: list
     """The model of embedding and layers: head, draft module and edges added."""
     blocks = [*body, head(config)]
     draft, speculation = _draft(config)
-    edges = chain(blocks, config.streams, config.wide) + exchange(blocks, config.hidden_size, config.wide)
+    sent = "fp8" if config.quantization_config else config.wide
+    edges = chain(blocks, config.streams, config.wide) + exchange(blocks, config.hidden_size, config.wide, sent)
     if draft:
         sources = (body[0].id,) if config.dspark_target_layer_ids else (body[0].id, body[-1].id)
         width = config.hidden_size
@@ -172,7 +173,7 @@ def finish(config: SharedHeadConfig, identity: Identity, family: str, body: list
         if config.dspark_target_layer_ids:
             width *= len(config.dspark_target_layer_ids)
             edges.append(Edge(source=body[-1].id, target=draft[0].id, kind="draft", elements_per_token=width, dtype=config.wide))
-        edges += chain(draft, config.streams, config.wide) + exchange(draft, config.hidden_size, config.wide)
+        edges += chain(draft, config.streams, config.wide) + exchange(draft, config.hidden_size, config.wide, sent)
     return Model(
         **identity.model_dump(),
         family=family,

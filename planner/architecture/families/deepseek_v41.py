@@ -71,20 +71,20 @@ class DeepseekV41Config(SharedHeadConfig):
                 raise ValueError(f"{name}: must rise")
             if ids and ids[-1] >= last:
                 raise ValueError(f"{name}: {ids[-1]} is no layer of num_hidden_layers {last}")
-        if not set(self.kv_source_layer_ids) <= set(self.index_source_layer_ids):
-            raise ValueError("index_source_layer_ids: lacks a layer of kv_source_layer_ids")
         if len(self.engram_num_embeddings) != len(self.engram_layer_ids):
             raise ValueError(
                 f"engram_num_embeddings: has {len(self.engram_num_embeddings)} entries for "
                 f"{len(self.engram_layer_ids)} engram_layer_ids"
             )
         compressed = [layer for layer in range(last) if self.compress_ratios[layer]]
-        if compressed and compressed[0] not in self.kv_source_layer_ids:
+        if compressed and (not self.kv_source_layer_ids or self.kv_source_layer_ids[0] > compressed[0]):
             raise ValueError(f"kv_source_layer_ids: layer {compressed[0]} has a ratio but no source before it")
         for layer in compressed:
             source = max(s for s in self.kv_source_layer_ids if s <= layer)
             if self.compress_ratios[source] != self.compress_ratios[layer]:
                 raise ValueError(f"compress_ratios: layer {layer} differs from its source, layer {source}")
+        if not set(self.kv_source_layer_ids) <= set(self.index_source_layer_ids):
+            raise ValueError("index_source_layer_ids: lacks a layer of kv_source_layer_ids")
         if any(not self.compress_ratios[s] for s in self.kv_source_layer_ids):
             raise ValueError("kv_source_layer_ids: names a layer without a ratio")
         return self

@@ -81,14 +81,14 @@ def model_of(
     )
 
 
-def exchange(blocks: Sequence[Block], hidden: int, wide: str) -> list[Edge]:
-    """Per token and chosen expert: the state out (FP8 where experts are FP8) and the expert's output back."""
+def exchange(blocks: Sequence[Block], hidden: int, wide: str, sent: str = "") -> list[Edge]:
+    """Per token and chosen expert: the state out (as ``sent``, else FP8 where experts are FP8) and the expert's output back."""
     edges = []
     for before, block, after in zip(blocks, blocks[1:], blocks[2:], strict=False):
         routed = next((group for group in block.weights if group.access == "routed"), None)
         if routed:
             width = routed.tensors[0].shape[-1]
-            out = "fp8" if routed.tensors[0].format.startswith("fp8") else wide
+            out = sent or ("fp8" if routed.tensors[0].format.startswith("fp8") else wide)
             edges += [
                 Edge(source=before.id, target=block.id, kind="dispatch", elements_per_token=width, dtype=out),
                 Edge(source=block.id, target=after.id, kind="combine", elements_per_token=width, dtype=wide),
