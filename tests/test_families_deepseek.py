@@ -19,6 +19,8 @@ from planner.architecture import (
     token_addressed,
 )
 from planner.errors import InputError
+from planner.footprint.memory import cache_bytes_per_sequence
+from planner.footprint.pieces import cut
 
 FAMILIES = {
     "deepseek",
@@ -256,6 +258,21 @@ def test_contradictions_are_refused_in_one_line(name: str, changes: dict[str, An
         changed(name, **changes)
     text = str(caught.value)
     assert words in text and "\n" not in text and "config.json" in text
+
+
+def test_the_footprint_follows_scattered_layers_pages_and_phases() -> None:
+    """30 CSA and 31 HCA layers over four stages; V4 pages of 256 tokens padded to 576 bytes; no decoder of V4.1 in prefill."""
+    pieces = cut(load_model("deepseek-v4-pro"), {}, ("fp8_ds_mla",))
+    stages = pieces.stage_table(4)
+    names = [window.name for window in pieces.windows]
+    total = {name: sum(stage[names.index(name)] for stage in stages) for name in ("hash_hca", "hash_csa", "csa", "hca")}
+    assert total == {"hash_hca": 2, "hash_csa": 1, "csa": 29, "hca": 29}
+    window = next(window for window in pieces.windows if window.name == "csa")
+    held = {cache.name: cache_bytes_per_sequence(cache, 1000, 64) for block in window.blocks for cache in block.caches}
+    assert held == {"window": 2 * 37_440, "compressed": 4 * 37_440, "index": 4 * 8_640, "compressor_state": 81_920}
+    decoder = [w for w in cut(load_model("deepseek-v4.1-flash"), {}, ("fp4",)).windows if w.blocks[-1].phases == ("decode",)]
+    assert sum(window.layers for window in decoder) == 20
+    assert pieces.residual_elements == 4 * 7168
 
 
 JUNK: list[Any] = [

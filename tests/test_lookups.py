@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from planner.architecture import Popularity, load_model, lookups, measured, token_addressed, zipf
 from planner.architecture.popularity import harmonic
 from planner.errors import InputError
+from planner.hardware import load_hardware
+from planner.performance.rates import resolve_rates
+from planner.plans.tiers import Item
+from planner.runtimes import load_runtime
 
 
 @given(rows=st.integers(1, 60_000), exponent=st.floats(0, 4))
@@ -116,3 +120,17 @@ def test_what_the_token_alone_addresses() -> None:
 def test_a_tied_table_stands_once() -> None:
     assert [one.block for one in lookups(load_model("llama-3.2-3b"))] == []
     assert [one.block for one in lookups(load_model("llama-3.1-70b"))] == ["embedding"]
+
+
+def test_the_tier_problem_charges_whole_granules() -> None:
+    """Rows of 264 bytes from a disk of 4 KiB granules move 15.5 times their bytes; operations per second may cost more."""
+    item = Item(0, "Engram table", "lookup", 1e9, {}, {}, ((24.0, 264.0),))
+    assert item.amplification(1) == 1.0
+    assert item.amplification(264) == 1.0
+    assert item.amplification(4096) == pytest.approx(4096 / 264)
+    assert Item(0, "weights", "static", 1e9, {}, {}).amplification(4096) == 1.0
+    system = load_hardware("h800-node").system
+    tiers = {tier.id: tier for tier in resolve_rates(system, load_runtime("generic")).tiers}
+    for tier in system.tiers:
+        if tier.iops is not None:
+            assert tiers[tier.id].granule == max(tier.granule_bytes, math.ceil(tier.read.value / tier.iops.value))

@@ -18,7 +18,7 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...]) -> list[dict
 
         return [
             {k: list(v) if isinstance(v, tuple) else v for k, v in item.model_dump().items() if v not in ("", ())}
-            for item in list_hardware(origin=origin, folders=folders)
+            for item in list_hardware(origin=origin, folders=folders, kinds=("device", "node", "rack"))
         ]
     if kind == "models":
         from planner.architecture import list_models
@@ -82,6 +82,7 @@ def command(kind: str, origin: str | None, folders: tuple[Path, ...], form: str)
         return
     columns = [key for key in rows[0] if key != "aliases"]
     table = new_table(kind, *columns)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in columns))
     print_table(table)

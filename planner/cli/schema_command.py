@@ -8,7 +8,7 @@ import click
 
 from planner.cli.common import echo_json
 
-SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "conflict")
+SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint", "conflict")
 
 _VERIFY: dict[str, Any] = {
     "type": "object",
@@ -26,6 +26,24 @@ _VERIFY: dict[str, Any] = {
 _LIST: dict[str, Any] = {
     "type": "array",
     "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+}
+_LINT: dict[str, Any] = {
+    "type": "object",
+    "required": ["ok", "profiles", "faults"],
+    "additionalProperties": False,
+    "properties": {
+        "ok": {"type": "boolean"},
+        "profiles": {"type": "array", "items": {"type": "string"}},
+        "faults": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["where", "key", "what", "mend"],
+                "additionalProperties": False,
+                "properties": dict.fromkeys(("where", "key", "what", "mend"), {"type": "string"}),
+            },
+        },
+    },
 }
 _COUNT = {"type": "integer", "minimum": 0}
 _KV: dict[str, Any] = {
@@ -100,7 +118,7 @@ def schema_of(subject: str) -> dict[str, Any]:
 
         schema = Runtime.model_json_schema()
     else:
-        schema = {"verify": _VERIFY, "list": _LIST, "kv": _KV, "conflict": _CONFLICT}[subject]
+        schema = {"verify": _VERIFY, "list": _LIST, "kv": _KV, "lint": _LINT, "conflict": _CONFLICT}[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -26,7 +26,7 @@ def _dot(graph: Any) -> str:
 
 
 def _model(name: str) -> tuple[dict[str, Any], Any]:
-    from planner.architecture import load_model
+    from planner.architecture import load_model, lookups
 
     model = load_model(name)
     data = {
@@ -36,6 +36,7 @@ def _model(name: str) -> tuple[dict[str, Any], Any]:
         "source": model.source,
         "as_of": str(model.as_of),
         "parameters": model.parameters(),
+        "parameters_by_group": model.parameters_by_group(draft=True),
         "bytes": {
             "by_format": model.bytes_by_format(),
             "total": model.weight_bytes(),
@@ -47,12 +48,27 @@ def _model(name: str) -> tuple[dict[str, Any], Any]:
         "vocabulary": model.vocabulary,
         "max_context": model.max_context,
         "router": None if model.router is None else model.router.model_dump(),
+        "tables": [
+            {
+                "id": f"{table.block}/{table.group}",
+                "layer": table.layer,
+                "rows": table.rows,
+                "row_bytes": table.row_bytes,
+                "rows_per_token": table.rows_per_token,
+                "bytes": table.bytes,
+                "orders": list(table.hashed.orders) if table.hashed else [],
+                "hash_heads": table.hashed.heads if table.hashed else 0,
+                "blocks_before": dict(table.window),
+            }
+            for table in lookups(model)
+        ],
         "blocks": [
             {
                 "id": block.id,
                 "kind": block.kind,
                 "first_layer": block.first_layer,
                 "layers": block.layers,
+                "at": list(block.at),
                 "parameters": block.parameters,
                 "bytes": block.bytes(),
                 "caches": [cache.name for cache in block.caches],

@@ -46,8 +46,8 @@ def _of_part(place: str, part: Any) -> Iterator[tuple[str, Figure]]:
 
 
 def unknown_figures(system: System) -> list[tuple[str, Figure]]:
-    """``(address, figure)`` of each figure that nobody has published."""
-    return [(address, figure) for address, figure in figures_of(system) if not figure.known]
+    """``(address, figure)`` of each figure that planning needs and nobody has published; writes are not planned."""
+    return [(address, figure) for address, figure in figures_of(system) if not figure.known and not address.endswith(".write")]
 
 
 def apply_settings(pools: Mapping[str, HardwareSelection], settings: Sequence[str]) -> dict[str, HardwareSelection]:

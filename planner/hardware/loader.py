@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -73,20 +73,20 @@ def builtin_folder() -> Path:
 def load_hardware(name: str | Path, *, folders: Iterable[Path] = ()) -> HardwareSelection:
     """``"h800-node"``, ``"h800-node:2"``, ``"h800-node:auto"`` or the path of a TOML profile (also with ``:N``)."""
     base, count, auto = _split_count(os.fspath(name))
-    source = _Source(folders)
+    source = ProfileSource(folders)
     system = source.read(source.resolve(base, "system"), System)
     return HardwareSelection(system=system, count=count, auto=auto)
 
 
 def load_device(name: str, *, folders: Iterable[Path] = ()) -> DeviceProfile:
     """A device by catalogue id, alias or path, with the memory it owns."""
-    source = _Source(folders)
+    source = ProfileSource(folders)
     return source.read(source.resolve(name, "device"), DeviceProfile)
 
 
 def read_profile(path: Path, *, folders: Iterable[Path] = (), today: date | None = None) -> System | DeviceProfile:
     """Read and check one profile file of either kind; given ``today``, a profile dated later is refused too."""
-    source = _Source(folders)
+    source = ProfileSource(folders)
     kind = source.document(path).get("kind")
     profile: System | DeviceProfile
     profile = source.read(path, DeviceProfile) if kind == "device" else source.read(path, System)
@@ -101,7 +101,7 @@ def list_hardware(
     """The profiles of the given kinds, by id. A profile that cannot be read is listed with its ``fault``."""
     if origin not in (None, "domestic", "western"):
         raise InputError(f"unknown origin {origin!r}", mend="use domestic or western")
-    source = _Source(folders)
+    source = ProfileSource(folders)
     rows = [source.summary(path) for path in source.files + source.plugin_files]
     chosen = {row.id: row for row in reversed(rows) if row.fault or (row.kind in kinds and origin in (None, row.origin))}
     return [chosen[key] for key in sorted(chosen)]
@@ -122,7 +122,7 @@ def _split_count(name: str) -> tuple[str, int, bool]:
     return base, int(count), False
 
 
-class _Source:
+class ProfileSource:
     """The folders that are searched, with each file read once."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -132,16 +132,27 @@ class _Source:
                 raise InputError("is not a folder", where=str(folder), mend="name a folder that holds profiles")
         self.folders.append(builtin_folder())
         self._documents: dict[str, dict[str, Any]] = {}
+        self._heads: dict[Path, _Head] = {}
 
     @cached_property
-    def files(self) -> list[Path]:
-        """Every profile file, in the order of the folders, then by path; links that lead out of a folder are left out."""
-        return [path for folder in self.folders for path in _profiles_below(folder)]
+    def _by_folder(self) -> list[list[Path]]:
+        """The profile files of each folder, by path; links that lead out of a folder are left out."""
+        return [_profiles_below(folder) for folder in self.folders]
 
     @cached_property
-    def plugin_files(self) -> list[Path]:
+    def _plugins_by_folder(self) -> list[list[Path]]:
         """The profiles of other packages, looked for only when planner's own do not have the name."""
-        return [path for folder in _plugin_folders() for path in _profiles_below(folder)]
+        return [_profiles_below(folder) for folder in _plugin_folders()]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every profile file of the folders, in their order."""
+        return [path for paths in self._by_folder for path in paths]
+
+    @property
+    def plugin_files(self) -> list[Path]:
+        """Every profile file of other packages."""
+        return [path for paths in self._plugins_by_folder for path in paths]
 
     def resolve(self, name: str, want: str, *, but: Path | None = None) -> Path:
         """The file of a catalogue id or alias of the wanted sort (``device``, ``system`` or ``profile``), or a path as it is."""
@@ -149,13 +160,17 @@ class _Source:
             return Path(name)
         known: set[str] = set()
         for plugins in (False, True):
-            heads = [self._head(path) for path in (self.plugin_files if plugins else self.files) if path != but]
-            fitting = [head for head in heads if want in ("profile", head.sort) or head.sort == "unreadable"]
-            for match in (name, name.lower()):
-                for head in fitting:
-                    if match == head.path.stem or match in head.names:
-                        return head.path
-            known.update(name for head in fitting for name in head.names)
+            for paths in self._plugins_by_folder if plugins else self._by_folder:
+                others = [path for path in paths if path != but]
+                for match in (name, name.lower()):
+                    # the file of that name first: a plan reads only what it needs
+                    for path in sorted(others, key=lambda path: path.stem != match):
+                        head = self._head(path)
+                        if not (want in ("profile", head.sort) or head.sort == "unreadable"):
+                            continue
+                        if match == path.stem or match in head.names:
+                            return path
+                        known.update(head.names)
         holders = [head.names[0] for head in map(self._head, self.files) if name and head.device == name]
         if want == "system" and holders:
             raise InputError(f"{name!r} is a device", mend="name a system that holds it: " + ", ".join(sorted(holders)))
@@ -164,14 +179,29 @@ class _Source:
 
     def _head(self, path: Path) -> _Head:
         """What a file says of itself, without the profiles that it refers to."""
+        if path not in self._heads:
+            self._heads[path] = self._read_head(path)
+        return self._heads[path]
+
+    def _read_head(self, path: Path) -> _Head:
         try:
-            data = self._raw(path)
+            data = self._top(path)
         except InputError:
             return _Head(path, "unreadable", (path.stem,), "")
         aliases = data.get("aliases")
         names = [data.get("id", path.stem), *(aliases if isinstance(aliases, list) else ())]
         sort = "device" if data.get("kind") == "device" else "system"
         return _Head(path, sort, tuple(str(name) for name in names), str(data.get("device", "")))
+
+    def _top(self, path: Path) -> dict[str, Any]:
+        """The keys before the first table, which need no parsing of the rest; the whole file where they cannot be cut off."""
+        if os.path.abspath(path) in self._documents:
+            return self.raw(path)
+        text = read_text(path, max_bytes=MAX_PROFILE_BYTES)
+        try:
+            return parse_toml(text[: text.find("\n[") + 1] or text, str(path))
+        except InputError:
+            return self.raw(path)
 
     def summary(self, path: Path) -> HardwareSummary:
         try:
@@ -189,14 +219,22 @@ class _Source:
         """The table of a file joined onto the base that it extends."""
         return self._joined(path, ())
 
-    def _raw(self, path: Path) -> dict[str, Any]:
+    def names(self, sort: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Every profile of the sort (``device`` or ``system``) in the folders, with its id and aliases."""
+        for path in self.files:
+            head = self._head(path)
+            if head.sort == sort:
+                yield path, head.names
+
+    def raw(self, path: Path) -> dict[str, Any]:
+        """The table of the file alone, as it is written."""
         key = os.path.abspath(path)
         if key not in self._documents:
             self._documents[key] = parse_toml(read_text(path, max_bytes=MAX_PROFILE_BYTES), str(path))
         return self._documents[key]
 
     def _joined(self, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-        data = dict(self._raw(path))
+        data = dict(self.raw(path))
         extends = data.pop("extends", None)
         if extends is None:
             return data
@@ -249,13 +287,13 @@ class _Source:
         if data.get("schema") != 1:
             raise InputError(f"schema: expected 1, got {data.get('schema')!r}", where=where, mend="write schema = 1")
         if kind is System:
-            data = self._with_device(data, path)
+            data = self.with_device(data, path)
         try:
             return kind.model_validate(data)
         except ValidationError as error:
             raise _explain(error, where, data) from None
 
-    def _with_device(self, data: dict[str, Any], path: Path) -> dict[str, Any]:
+    def with_device(self, data: dict[str, Any], path: Path) -> dict[str, Any]:
         """Put the device's compute in place of its id, and its memory before the system's own tiers."""
         reference = data.get("device")
         if isinstance(reference, dict):
@@ -310,15 +348,20 @@ def _below(target: Path, path: Path) -> bool:
 
 def _explain(error: ValidationError, where: str, data: dict[str, Any]) -> InputError:
     """The first fault, with the id of a row in place of its number."""
+    fault = explain_validation(error, where)
+    return InputError(label_rows(fault.what, data), where=where, mend=fault.mend)
+
+
+def label_rows(text: str, data: dict[str, Any]) -> str:
+    """``tiers.1.read`` at the start of a text as ``tier.host.read``."""
 
     def named(match: re.Match[str]) -> str:
         row = data[match[1]][int(match[2])]
         name = row.get("id") if isinstance(row, dict) else getattr(row, "id", None)
         return f"{match[1].removesuffix('s')}.{name}" if isinstance(name, str) else match[0]
 
-    fault = explain_validation(error, where)
-    what = re.sub(r"^(tiers|links|domains|memory)\.(\d+)", named, fault.what)
-    return InputError(re.sub(r"^(tier|link|domain)s\b(?=[.:])", r"\1", what), where=where, mend=fault.mend)
+    text = re.sub(r"^(tiers|links|domains|memory)\.(\d+)", named, text)
+    return re.sub(r"^(tier|link|domain)s\b(?=[.:])", r"\1", text)
 
 
 def _from_toml(data: dict[str, Any], where: str) -> dict[str, Any]:

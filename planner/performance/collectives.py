@@ -21,7 +21,8 @@ def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...]) 
     for level in levels:
         members = np.minimum(group, level.devices) / inner
         active = members > 1.0
-        time = time + np.where(active, 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload / level.allreduce, 0.0)
+        rate = level.allreduce * links_share(np.minimum(group, level.devices), level)
+        time = time + np.where(active, 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload / rate, 0.0)
         time = time + np.where(active, 2.0 * level.latency, 0.0)
         payload = payload / np.maximum(members, 1.0)
         inner = np.minimum(group, level.devices)
@@ -48,10 +49,18 @@ def all_to_all(
         active = members > 1.0
         away = 1.0 - 1.0 / np.maximum(group / inner, 1.0)
         moved = tokens * targets * away * bytes_per_copy
-        time = np.where(active, np.maximum(time, moved / level.alltoall), time)
+        rate = level.alltoall * links_share(reach * spacing, level)
+        time = np.where(active, np.maximum(time, moved / rate), time)
         latency = latency + np.where(active, 2.0 * level.latency, 0.0)
         inner = reach
     return time + latency
+
+
+def links_share(devices: Column, level: Level) -> Column:
+    """Share of a device's links at the level that a group of so many devices there uses: all of them but on a mesh."""
+    if not level.mesh:
+        return np.ones_like(devices)
+    return np.clip((devices - 1.0) / (level.devices - 1.0), 1.0 / (level.devices - 1.0), 1.0)
 
 
 def targets_within(group: Column, level: Level, spacing: Column | float) -> Column:

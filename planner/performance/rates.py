@@ -22,7 +22,10 @@ from planner.runtimes import Runtime
 
 @dataclass(frozen=True)
 class Level:
-    """One network level: devices inside (``inf`` = unbounded), achieved one-way bytes/s per device by traffic, latency in s."""
+    """One network level: devices inside (``inf`` = unbounded), achieved one-way bytes/s per device by traffic, latency in s.
+
+    On a ``mesh`` a group of n of N devices has n-1 of the N-1 links of each.
+    """
 
     id: str
     devices: float
@@ -30,13 +33,15 @@ class Level:
     alltoall: float
     p2p: float
     latency: float
+    mesh: bool = False
 
 
 @dataclass(frozen=True)
 class TierRate:
     """A tier below device memory, as one device sees it when all its sharers stream.
 
-    ``capacity`` in bytes per device; ``resources`` = (id, bytes/s) that a read loads; ``latency`` in s; ``granule`` in bytes.
+    ``capacity`` in bytes per device; ``resources`` = (id, bytes/s) that a read loads; ``latency`` in s; ``granule``:
+    bytes that a random read costs at least, whole granules or what streams in the time of one operation.
     """
 
     id: str
@@ -116,7 +121,7 @@ def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str]
                 tier.usable.value / tier.devices_sharing,
                 tuple(system.tier_rate(tier.id)),
                 latency + startup,
-                tier.granule_bytes,
+                max(tier.granule_bytes, math.ceil(tier.read.value / tier.iops.value) if tier.iops else 1),
             )
         )
     order = {"host": 0, "disk": 1}
@@ -129,10 +134,15 @@ def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str]
             d.bandwidth.value * d.alltoall_efficiency.value,
             d.bandwidth.value * d.p2p_efficiency.value,
             d.latency.value,
+            d.topology == "mesh" and d.devices is not None,
         )
         for d in system.domains
     )
     compute = system.device.compute
+    if "bf16" not in compute:
+        if "fp16" not in compute:
+            raise InputError("gives no peak for bf16 or fp16", where=f"device {system.device.id}", mend="add [compute.bf16]")
+        compute = {**compute, "bf16": compute["fp16"]}  # what needs 16 bits runs in the 16-bit float that there is
     return Rates(
         peak={k: c.peak.value for k, c in compute.items()},
         curve={k: (c.gemm, 1.0) for k, c in compute.items()},

@@ -168,16 +168,17 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
     model = with_weight_dtype(inputs.model, options.weight_dtype)
     if options.weight_dtype is not None:
         needed = FORMATS[WEIGHT_FORMATS[options.weight_dtype]].compute_dtype
-        if needed not in supported:
+        usable = {name for name, kept in WEIGHT_FORMATS.items() if name in supported or kept in runtime.dequantises}
+        if needed not in supported and WEIGHT_FORMATS[options.weight_dtype] not in runtime.dequantises:
             raise InputError(
                 f"{system.device.id} does not compute in {needed}",
                 where="--weight-dtype",
-                mend=f"choose one of {', '.join(sorted(supported & set(WEIGHT_FORMATS)))}",
+                mend=f"choose one of {', '.join(sorted(usable))}",
             )
     formats = sorted({t.format for b in model.blocks for g in b.weights for t in g.tensors})
     conversions = {}
     for name in formats:
-        target = convert(name, supported)
+        target = convert(name, supported, runtime.dequantises)
         if target != name:
             conversions[name] = target
     if options.kv_dtype not in runtime.kv_layouts:

@@ -34,7 +34,10 @@ optima (device first), and is taken off bounds."""
 
 @dataclass(frozen=True)
 class Item:
-    """One aggregated item of a window, per layer and device (bytes); ``reads`` and ``fetches`` by phase."""
+    """One aggregated item of a window, per layer and device (bytes); ``reads`` and ``fetches`` by phase.
+
+    ``rows``: rows per token and bytes of each, for tables.
+    """
 
     window: int
     name: str
@@ -42,6 +45,13 @@ class Item:
     held: float
     reads: dict[str, float]
     fetches: dict[str, float]
+    rows: tuple[tuple[float, float], ...] = ()
+
+    def amplification(self, granule: int) -> float:
+        """Bytes moved for each byte needed where rows (per token, bytes each) come from a tier of that granule."""
+        needed = sum(count * size for count, size in self.rows)
+        moved = sum(count * -(-size // granule) * granule for count, size in self.rows)
+        return moved / needed if needed else 1.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,9 @@ def window_items(
             table = sum(float(lookup_bytes(lookup, shapes)[0]) for lookup in block.lookups)
             if table:
                 reads = {p: float(t.windows[number][index].lookup_read[0]) for p, t in passes.items()}
-                items.append(Item(number, block.lookups[0].label, "lookup", table, reads, dict.fromkeys(passes, 1.0)))
+                once = dict.fromkeys(passes, 1.0)
+                rows = tuple((lookup.rows_per_token, lookup.row_bytes) for lookup in block.lookups)
+                items.append(Item(number, block.lookups[0].label, "lookup", table, reads, once, rows))
         cache = 0.0
         for block in window.blocks:
             for entry in block.caches:
@@ -193,7 +205,7 @@ def build_tier_problem(
             if choice.stage != stage or item.window != window or choice.mode == "resident":
                 continue
             tier = next(t for t in lower if t.id == choice.tier)
-            read = item.reads[phase]
+            read = item.reads[phase] * item.amplification(tier.granule)
             if choice.mode == "stream":
                 moved = item.held if item.kind == "routed" else read
             else:

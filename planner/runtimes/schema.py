@@ -93,6 +93,8 @@ class Runtime(BaseModel):
     """Tokens of a prefill pass per attention rank that the search may choose."""
     kv_layouts: dict[str, tuple[str, ...]]
     """KV dtype -> cache layouts in order of preference."""
+    dequantises: tuple[str, ...] = ()
+    """Storage formats whose weights it keeps on devices that do not compute in them, dequantised in the kernel."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Runtime:

@@ -473,9 +473,8 @@ def _draft(config: SharedHeadConfig) -> tuple[list[Block], Speculation | None]:
     ]
     if targets:
         block = config.dspark_block_size or 1
-        first = mtp_speculation(block)
-        return blocks, first.model_copy(update={"per_pass": block}) if first else None
-    return blocks, mtp_speculation(depth)
+        return blocks, mtp_speculation(block, of_v3=False, per_pass=block)
+    return blocks, mtp_speculation(depth, of_v3=False)
 
 
 def _window_attention(config: SharedHeadConfig, id: str, spot: Place) -> Block:
