@@ -39,8 +39,8 @@ each_system = pytest.mark.parametrize("name", [path.stem for path in SYSTEMS])
 
 
 FASTER_THAN_USUAL = {("rubin", "fp8"), ("rubin", "fp4"), ("rtx-5090", "fp8"), ("rtx-5090", "int8"), ("rtx-5090", "fp4")}
-FASTER_THAN_USUAL |= {("rtx-4090", "int8"), ("trainium3", "fp8")}
-"""Dense peaks above two or four times the 16-bit one: Rubin and Trainium3 as sold, GeForce cards halve 16-bit floats."""
+FASTER_THAN_USUAL |= {("rtx-4090", "int8"), ("trainium3", "fp8"), ("b300-sxm", "fp4"), ("gb300", "fp4")}
+"""Dense peaks above two or four times the 16-bit one: parts built for narrow floats, and GeForce, which halves wide ones."""
 
 
 def figures(part: object, key: str = "") -> Iterator[tuple[str, Figure | Curve]]:

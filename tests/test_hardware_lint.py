@@ -219,7 +219,9 @@ def test_faults_of_a_complete_profile_are_found_too(tmp_path: Path) -> None:
     assert len(found) == text.count('direction = "one-way"')
 
 
-@pytest.mark.parametrize("data", [b"x = [", b"\xff\xfe", b"a" * 2**21, b"", b"schema = 1\nkind = 7\n", b'kind = "node"\ntier = 3\n'])
+@pytest.mark.parametrize(
+    "data", [b"x = [", b"\xff\xfe", b"a" * 2**21, b"", b"schema = 1\nkind = 7\n", b'kind = "node"\ntier = 3\n']
+)
 def test_hostile_files_are_faults(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(data)

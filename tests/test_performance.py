@@ -36,7 +36,7 @@ from planner.performance import (
 )
 from planner.performance.collectives import all_reduce, all_to_all, outermost, point_to_point
 from planner.performance.experts import distinct_experts, distinct_targets, fullest, fullest_distinct, fullest_load
-from planner.performance.passes import pad_batch, prefill_passes
+from planner.performance.passes import mean_entries, pad_batch, prefill_passes
 from planner.performance.serving import largest_period, queue_wait, tokens_per_step, utilisation_for_wait
 from planner.plans.candidates import batch_grid, cell_bounds, make_cells
 from planner.plans.evaluate import (
@@ -1013,3 +1013,19 @@ def test_overflow_by_hand() -> None:
     found = overflow_seconds(here, row, {"decode": decode_pass(here, row.shapes, row.batch)})["decode"]
     assert one(found) == pytest.approx(expected, rel=1e-6)
     assert one(found) > one(decode_seconds(here, row.shapes, row.batch))
+
+
+@pytest.mark.parametrize(
+    ("span", "middle", "half", "expected"),
+    [
+        (Span(), 100.0, 50.0, 100.0),
+        (Span(window=80), 100.0, 20.0, 80.0),
+        (Span(window=100), 100.0, 100.0, 75.0),  # over [0, 200]: (100^2/2 + 100*100) / 200
+        (Span(ratio=4, cap=25), 100.0, 100.0, 18.75),  # limit 25*4 = 100, entries a quarter of the mean above
+        (Span(window=100), 100.0, 0.0, 100.0),
+    ],
+)
+def test_mean_entries_by_hand(span: Span, middle: float, half: float, expected: float) -> None:
+    assert mean_entries(span, middle, half) == pytest.approx(expected, rel=1e-12)
+    grid = middle - half + 2 * half * (np.arange(200_000) + 0.5) / 200_000
+    assert float(np.mean(span.entries(grid))) == pytest.approx(expected, rel=1e-6)

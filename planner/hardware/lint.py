@@ -124,7 +124,9 @@ def _in_text(raw: dict[str, Any], where: str, today: date) -> Iterator[Fault]:
                 ids = [str(row.get("id")) for row in rows if "id" in row]
                 for twice in sorted({name for name in ids if ids.count(name) > 1}):
                     what = f"{twice!r} is listed {ids.count(twice)} times"
-                    yield Fault(where=where, key=name, what=what, mend="a memory, link or domain is listed once; remove the others")
+                    yield Fault(
+                        where=where, key=name, what=what, mend="a memory, link or domain is listed once; remove the others"
+                    )
 
 
 def _binary_units(key: str, table: dict[str, Any], where: str) -> Iterator[Fault]:
@@ -189,11 +191,15 @@ def _validated(kind: type[BaseModel], data: dict[str, Any], where: str, faults: 
             return kind.model_validate(data)
         except ValidationError as error:
             progress = False
-            for found in error.errors(include_url=False, include_input=False):
+            errors = error.errors(include_url=False, include_input=False)
+            for found in errors:
+                if found["type"] == "too_short" and any(e["loc"][:-1][: len(found["loc"])] == found["loc"] for e in errors):
+                    continue  # only because its rows have faults of their own
                 fault, spot = _explained(found, data, where)
-                if (fault.key, fault.what) not in seen:
-                    seen.add((fault.key, fault.what))
+                dated = any(other.key == f"{fault.key}.as_of" for other in faults) and fault.what.startswith("as_of ")
+                if (fault.key, fault.what) not in seen and not dated:
                     faults.append(fault)
+                seen.add((fault.key, fault.what))
                 progress = _put_aside(data, spot, found["type"]) or progress
             if not progress:
                 return None
@@ -297,7 +303,9 @@ def _in_whole(profile: System | DeviceProfile, where: str) -> Iterator[Fault]:
         for dtype, part in device.compute.items():
             if part.peak.grade in ("A", "B"):
                 what = f"grade {part.peak.grade} for a part that is only announced"
-                yield Fault(where=where, key=f"compute.{dtype}.peak", what=what, mend="nobody has measured it: grade C with an interval")
+                yield Fault(
+                    where=where, key=f"compute.{dtype}.peak", what=what, mend="nobody has measured it: grade C with an interval"
+                )
     if not isinstance(profile, System):
         return
     if device.status == "announced" and profile.status == "shipping":
@@ -317,4 +325,6 @@ def _twins(tiers: tuple[Tier, ...], where: str) -> Iterator[Fault]:
             same = (tier.kind, tier.usable.value, tier.read.value) == (other.kind, other.usable.value, other.read.value)
             if same and tier.usable.source != "x":
                 what = f"the same kind, size and rate as {other.id!r}: one memory listed twice"
-                yield Fault(where=where, key=f"tier.{tier.id}", what=what, mend="list a memory once, at its owner, with devices_sharing")
+                yield Fault(
+                    where=where, key=f"tier.{tier.id}", what=what, mend="list a memory once, at its owner, with devices_sharing"
+                )

@@ -320,7 +320,7 @@ class Device(_Part):
             step = self.compute[narrow].peak.value / self.compute[wide].peak.value
             if step > 2.1 and not re.search(r"\bdense\b", self.compute[narrow].peak.note):
                 raise ValueError(
-                    f"compute.{narrow}.peak is {step:.3g} times that of {wide}, which looks like a sparse figure; "
+                    f"compute.{narrow}.peak: {step:.3g} times that of {wide}, which looks like a sparse figure; "
                     "write the dense one, or say in its note why it is dense"
                 )
         return self

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from planner.architecture import Span
 from planner.footprint.memory import experts_per_rank, split_ways, static_read_bytes
 from planner.footprint.pieces import BlockPieces, ModelPieces, Window
 from planner.footprint.shapes import Column, Shapes
@@ -29,7 +30,8 @@ _DISPATCH_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0, "int4": 1.0}
 class Load:
     """What one pass of a rank carries (columns or scalars that broadcast).
 
-    ``tokens``: new tokens; ``sequences``: sequences whose cache is read; ``context``: mean entries a new token attends to;
+    ``tokens``: new tokens; ``sequences``: sequences whose cache is read; ``context``: mean tokens a new token attends to, which
+    are spread evenly over ``context`` plus or minus ``context_half_width``;
     ``read_context``: cache tokens read per sequence; ``cached``: tokens already in the cache when the pass starts, all
     sequences together; ``head_tokens``: tokens that need logits; ``variation``: of the context between sequences.
     """
@@ -43,6 +45,7 @@ class Load:
     head_tokens: Column
     variation: float
     draft_passes: int
+    context_half_width: float = 0.0
 
 
 def pad_batch(batch: Column, buckets: tuple[int, ...]) -> Column:
@@ -96,6 +99,7 @@ def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load
         requests / passes,
         0.0,
         1 if pieces.draft else 0,
+        miss / 2.0,
     )
 
 
@@ -217,6 +221,19 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     )
 
 
+def mean_entries(span: Span, middle: float, half_width: float) -> float:
+    """Mean of ``span.entries(T)`` for T spread evenly over ``middle`` plus or minus ``half_width``.
+
+    Entries grow as ``T / ratio`` up to a limit L = min(window, cap ratio) and stay there, so the mean of ``min(T, L)`` over
+    ``[a, b]`` is ``((L^2 - a^2) / 2 + L (b - L)) / (b - a)`` where L lies inside.
+    """
+    low, high = middle - half_width, middle + half_width
+    limit = min(span.window or math.inf, math.inf if span.cap is None else span.cap * span.ratio)
+    if half_width <= 0.0 or limit >= high or limit <= low:
+        return float(span.entries(middle if limit >= high or half_width <= 0.0 else float(limit)))
+    return ((limit**2 - low**2) / 2.0 + limit * (high - limit)) / (high - low) / span.ratio
+
+
 def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column) -> Column:
     """Attention cores: terms without a mode always run; of the modes a phase allows the cheaper one runs."""
     fixed = np.zeros_like(shapes.tp)
@@ -224,7 +241,10 @@ def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: L
     for term in block.flops:
         if load.phase not in term.phases:
             continue
-        flops = term.per_pair * term.span.entries(load.context) * tokens + term.per_cached_token * load.cached
+        flops = (
+            term.per_pair * mean_entries(term.span, load.context, load.context_half_width) * tokens
+            + term.per_cached_token * load.cached
+        )
         dtype = next(name for name in (term.dtype, "fp8", "int8", "bf16") if name in rates.peak or name == "bf16")
         rate = rates.peak[dtype] * rates.efficiency["attention"]
         seconds = flops / split_ways(shapes.tp, term.tensor_axis) / rate
