@@ -315,7 +315,7 @@ def test_caps_below_one_unit_are_a_conflict(run: Run) -> None:
         ("list nothing", ["nothing", "hardware"]),
         ("list models --origin western", ["--origin"]),
         ("list hardware --profiles no-such-folder", ["no-such-folder", "folder"]),
-        ("show hardware nope", ["nope", "known: "]),
+        ("show hardware zzzzzzzz", ["zzzzzzzz", "known: "]),
         ("show workload chat --dot x.dot", ["--dot"]),
         ("schema planet", ["planet", "plan"]),
         ("verify no-such.json", ["no-such.json", "no such file"]),

@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from planner.errors import InputError
 from planner.hardware import System, list_hardware, load_hardware
 from planner.hardware.lint import Fault, lint
 from planner.hardware.loader import ProfileSource, builtin_folder, read_profile, to_toml
@@ -94,7 +98,7 @@ def test_the_bill_of_the_vr200_rack_adds_up() -> None:
     assert capex.value == 7_803_148
     for part in ("72 GPUs at 55,000", "36 CPUs at 5,000", "2,001,600", "1,661,548", "with their HBM"):
         assert part in capex.note
-    assert 72 * 55_000 + 36 * 5_000 + 2_001_600 + 1_661_548 == capex.value
+    assert capex.value == 72 * 55_000 + 36 * 5_000 + 2_001_600 + 1_661_548
 
 
 # --- sown faults ------------------------------------------------------------------------------------------------
@@ -146,8 +150,8 @@ SOWN = {
     "future profile": (f"{NODE}as_of = 2999-01-01\n", "as_of", "2999-01-01 lies in the future"),
     "negative price": (f'{NODE}capex = {{ value = "-5 USD", {EVIDENCE} }}\n', "capex", "must be above 0"),
     "absent dtype used": (
-        f'{DEVICE}[compute.fp4]\ncounting = "dense"\n[compute.fp4.gemm]\npoints = [[1, 0.1]]\nlow_factor = 0.9\nhigh_factor = 1.1\n'
-        'source = "s"\nas_of = 2026-01-01\ngrade = "A"\n',
+        f'{DEVICE}[compute.fp4]\ncounting = "dense"\n[compute.fp4.gemm]\npoints = [[1, 0.1]]\nlow_factor = 0.9\n'
+        'high_factor = 1.1\nsource = "s"\nas_of = 2026-01-01\ngrade = "A"\n',
         "compute.fp4.peak",
         "the device does not compute in it",
     ),
@@ -242,6 +246,45 @@ def test_every_built_in_with_one_line_removed_is_read_or_explained(tmp_path: Pat
             assert found, error
 
 
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.dates()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100, phases=(Phase.explicit, Phase.generate), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(VALUES, min_size=1, max_size=3), data=st.data())
+def test_what_cannot_be_read_has_a_fault(
+    values: list[object], data: st.DataObject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tomllib
+
+    from planner.hardware import loader
+
+    table = tomllib.loads(to_toml(load_hardware("h800-node").system).replace('"h800-node"', '"mine"', 1))
+    for value in values:
+        part: Any = table
+        while True:
+            key = data.draw(st.sampled_from(sorted(part) if isinstance(part, dict) else list(range(len(part)))))
+            if isinstance(part[key], dict | list) and part[key] and data.draw(st.integers(0, 4)):
+                part = part[key]
+                continue
+            part[key] = value
+            break
+    path = tmp_path / "fuzz.toml"
+    path.write_text("", encoding="utf-8")
+    text_of = loader.parse_toml
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "parse_toml", lambda text, where: table if where == str(path) else text_of(text, where))
+        found = lint(path, today=TODAY)
+        try:
+            read_profile(path)
+        except InputError:
+            assert found
+        assert not any("\n" in str(fault) for fault in found)
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +311,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 4 and not answer["ok"] and {fault["key"] for fault in answer["faults"]} == {"colour", "name"}
     code, _, err = planner("lint", "no-such", capsys=capsys)
     assert code == 2 and "unknown profile" in err
+    code, _, err = planner("lint", str(tmp_path / "none.toml"), capsys=capsys)
+    assert code == 2 and "no such file" in err
 
 
 def test_json_of_the_command_keeps_to_its_schema(capsys: pytest.CaptureFixture[str]) -> None:

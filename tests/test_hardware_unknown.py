@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import plan, resolve, verify
+from planner.cli.schema_command import schema_of
 from planner.errors import InfeasibleError, InputError
 from planner.hardware import (
     HardwareSelection,
@@ -45,21 +47,22 @@ def refused(name: str, change: str) -> str:
 def profile(folder: Path, figure: str, key: str = "read") -> Path:
     path = folder / "mine.toml"
     path.write_text(
-        f'schema = 1\nkind = "node"\nid = "mine"\nextends = "h100-node"\n[[tier]]\nid = "host"\n{key} = {figure}\n', encoding="utf-8"
+        f'schema = 1\nkind = "node"\nid = "mine"\nextends = "h100-node"\n[[tier]]\nid = "host"\n{key} = {figure}\n',
+        encoding="utf-8",
     )
     return path
 
 
 def test_an_unknown_figure_is_read_written_and_embedded(tmp_path: Path) -> None:
-    path = profile(tmp_path, '{ unknown = "nobody told", as_of = 2026-11-01, default = "2 TB/s", low = "1 TB/s", high = "3 TB/s" }')
+    path = profile(tmp_path, '{ unknown = "untold", as_of = 2026-11-01, default = "2 TB/s", low = "1e12 B/s", high = "3 TB/s" }')
     system = load_hardware(path).system
     read = system.tier("host").read
-    assert (read.known, read.has_default, read.reason) == (False, True, "nobody told")
+    assert (read.known, read.has_default, read.reason) == (False, True, "untold")
     assert (read.value, read.low, read.high, read.grade) == (2e12, 1e12, 3e12, "D")
     copy = tmp_path / "copy.toml"
     copy.write_text(to_toml(system), encoding="utf-8")
     assert read_profile(copy) == system
-    assert 'unknown = "nobody told"' in to_toml(system)
+    assert 'unknown = "untold"' in to_toml(system)
     assert System.model_validate(system.model_dump(mode="json"), context={"si": True}) == system
     assert load_hardware("h100-node").system.tier("host").read.known
 
@@ -223,6 +226,34 @@ def test_the_command_takes_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0 and '"given on the command line"' in capsys.readouterr().out
 
 
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    from planner.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["show", "hardware", *arguments])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_show_says_what_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown; default" in shown(capsys, "ascend-950dt-node")
+    schema = schema_of("hardware")
+    for name in ("ascend-950dt-node", "thead-m890", "h800-node"):
+        data = json.loads(shown(capsys, name, "--format", "json"))
+        jsonschema.validate(data, schema, jsonschema.Draft202012Validator)
+        if name == "thead-m890":
+            assert data["memory"][0]["read"]["value"] is data["memory"][0]["read"]["low"] is None
+            assert data["compute"]["bf16"]["peak"]["value"] is None and data["compute"]["bf16"]["peak"]["high"] == 720e12
+        if name == "h800-node":
+            assert "null" not in json.dumps([tier["read"] for tier in data["tiers"] if tier["id"] == "host"])
+
+
+def test_show_takes_a_device_without_a_system(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "ascend-960")
+    assert "hbm 8064.0" in text
+    assert "unknown; default 1000" in text
+
+
 # --- the domestic catalogue -------------------------------------------------------------------------------------
 
 
@@ -236,15 +267,21 @@ def test_at_least_twenty_domestic_systems_and_devices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "bf16", "headline"),
-    [("ascend-910b2", 353.9, 376), ("ascend-910b3", 294.9, 313), ("ascend-910c-die", 353.9, 376), ("ascend-950pr", 432, 500)],
+    ("device", "bf16", "headline", "cores", "clock_ghz"),
+    [
+        ("ascend-910b2", 353.9, 376, 24, 1.8),
+        ("ascend-910b3", 294.9, 313, 20, 1.8),
+        ("ascend-910c-die", 353.9, 376, 24, 1.8),
+        ("ascend-950pr", 432, 500, 32, 1.65),
+    ],
 )
-def test_ascend_peaks_are_those_of_the_cube_units(device: str, bf16: float, headline: float) -> None:
+def test_ascend_peaks_are_those_of_the_cube_units(
+    device: str, bf16: float, headline: float, cores: int, clock_ghz: float
+) -> None:
     """Cores x clock x 8192 FLOP; the headline that adds the vector units is no more than the high end."""
     found = load_device(device).compute["bf16"].peak
     assert found.value == pytest.approx(bf16 * 1e12) and found.highest <= headline * 1e12
-    cores = {"ascend-910b2": (24, 1.8), "ascend-910b3": (20, 1.8), "ascend-910c-die": (24, 1.8), "ascend-950pr": (32, 1.65)}[device]
-    assert found.value == pytest.approx(cores[0] * cores[1] * 1e9 * 8192, rel=2e-3)
+    assert found.value == pytest.approx(cores * clock_ghz * 1e9 * 8192, rel=2e-3)
 
 
 def test_domestic_figures_where_the_sources_trap() -> None:
@@ -287,7 +324,11 @@ def test_what_is_unknown_is_listed() -> None:
 
 @pytest.mark.parametrize(
     ("model", "system", "nodes", "dtype"),
-    [("deepseek-r1", "atlas-800-a2", 2, "int8"), ("glm-5.2", "atlas-800-a2", 4, "bf16"), ("deepseek-r1", "atlas-800-a3", 1, "int8")],
+    [
+        ("deepseek-r1", "atlas-800-a2", 2, "int8"),
+        ("glm-5.2", "atlas-800-a2", 4, "bf16"),
+        ("deepseek-r1", "atlas-800-a3", 1, "int8"),
+    ],
 )
 def test_published_node_counts_fit_and_one_fewer_does_not(
     model: str, system: str, nodes: int, dtype: str, batch: Callable[..., object]

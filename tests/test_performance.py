@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from planner.api import resolve
 from planner.architecture import FORMATS, FlopTerm, Span
 from planner.architecture.importer import model_from_config
+from planner.errors import InputError
 from planner.footprint import CacheItem, Gemm, LookupItem, ModelPieces, RoutedItem, Shapes, StaticItem, Window
 from planner.footprint.pieces import BlockPieces
 from planner.hardware import Curve, HardwareSelection, System, load_hardware
@@ -212,6 +213,29 @@ def test_point_to_point_by_hand() -> None:
     expected = [1e6 / 5e9 + 1e-6] * 2 + [1e6 / 0.25e9 + 10e-6] * 2  # devices 4 apart lie in different nodes
     assert list(point_to_point(1e6, apart, LEVELS)) == pytest.approx(expected)
     assert [list(x) for x in outermost(column(1, 2, 4, 5), LEVELS)] == [[False, True, True, True], [False, False, False, True]]
+
+
+def test_a_small_group_on_a_mesh_has_few_of_the_links() -> None:
+    """Two of eight devices share one link of seven, four have three (MI300X: 47.7 GB/s for 2 GPUs, 312.9 for 8)."""
+    mesh = Level("xgmi", 8, allreduce=312.9e9, alltoall=300e9, p2p=47e9, latency=0.0, mesh=True)
+    switch = replace(mesh, mesh=False)
+    sizes = np.array([2.0, 4.0, 8.0])
+    share = all_reduce(sizes, 1e9 * np.ones(3), (switch,)) / all_reduce(sizes, 1e9 * np.ones(3), (mesh,))
+    assert share == pytest.approx([1 / 7, 3 / 7, 1.0])
+    assert 312.9e9 * share[0] == pytest.approx(47.7e9, rel=0.07)
+    targets = [np.array([2.0, 4.0, 8.0])]
+    moved = all_to_all(sizes, np.ones(3), 1e6, targets, (switch,)) / all_to_all(sizes, np.ones(3), 1e6, targets, (mesh,))
+    assert moved == pytest.approx([1 / 7, 3 / 7, 1.0])
+
+
+def test_the_16_bit_float_of_a_device_stands_in_for_the_other() -> None:
+    runtime = load_runtime("generic")
+    rates = resolve_rates(load_hardware("t4-node").system, runtime)
+    assert rates.peak["bf16"] == rates.peak["fp16"]
+    system = load_hardware("t4-node").system
+    narrow = system.device.model_copy(update={"compute": {"int8": system.device.compute["int8"]}})
+    with pytest.raises(InputError, match="no peak for bf16 or fp16"):
+        resolve_rates(system.model_copy(update={"device": narrow}), runtime)
 
 
 @given(st.integers(0, 8), st.floats(1.0, 1e9), st.floats(1.0, 4.0))

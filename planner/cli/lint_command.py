@@ -22,8 +22,12 @@ def _files(profiles: tuple[str, ...], folders: tuple[Path, ...]) -> list[Path]:
             if not inside:
                 raise InputError("holds no profile", where=name, mend="name a folder of TOML files")
             found += inside
+        elif path.exists():
+            found.append(path)
+        elif path.suffix == ".toml" or path.name != name:
+            raise InputError("no such file", where=name, mend="check the path")
         else:
-            found.append(path if path.exists() else source.resolve(name, "profile"))
+            found.append(source.resolve(name, "profile"))
     return list(dict.fromkeys(found))
 
 

@@ -102,9 +102,16 @@ def schema_of(subject: str) -> dict[str, Any]:
 
         schema = Plan.model_json_schema()
     elif subject == "hardware":
-        from planner.hardware import System
+        from pydantic import TypeAdapter
 
-        schema = System.model_json_schema()
+        from planner.hardware import DeviceProfile, System
+
+        schema = TypeAdapter[System | DeviceProfile](System | DeviceProfile).json_schema()
+        number = schema["$defs"]["Figure"]["properties"]["value"]
+        schema["$defs"]["Figure"]["properties"]["value"] = {
+            "anyOf": [number, {"type": "null"}],
+            "title": "Value, null if unknown",
+        }
     elif subject == "model":
         from planner.architecture import Model
 

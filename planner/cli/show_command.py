@@ -80,10 +80,33 @@ def _model(name: str) -> tuple[dict[str, Any], Any]:
 
 
 def _hardware(name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any]:
-    from planner.hardware import load_hardware
+    from planner.errors import InputError
+    from planner.hardware import load_device, load_hardware
 
-    system = load_hardware(name, folders=folders).system
-    return system.model_dump(mode="json", by_alias=True), system
+    subject: Any
+    try:
+        subject = load_hardware(name, folders=folders).system
+    except InputError as error:
+        try:
+            subject = load_device(name, folders=folders)
+        except InputError:
+            raise error from None
+    return _without_stand_ins(subject.model_dump(mode="json", by_alias=True)), subject
+
+
+def _without_stand_ins(value: Any) -> Any:
+    """Dumped figures, ``null`` where a figure is not known; a default that is stated stays in ``low`` and ``high``."""
+    from planner.quantities import Figure
+
+    if isinstance(value, list):
+        return [_without_stand_ins(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == set(Figure.model_fields):
+        figure = Figure.model_validate(value)
+        nulls = () if figure.known else ("value",) if figure.has_default else ("value", "low", "high")
+        return value | dict.fromkeys(nulls)
+    return {key: _without_stand_ins(item) for key, item in value.items()}
 
 
 def _print_hardware(system: Any) -> None:
@@ -95,13 +118,19 @@ def _print_hardware(system: Any) -> None:
         default = f"unknown; default {text}" if figure.has_default else "unknown"
         table.add_row(part, what, text if figure.known else default, figure.grade, figure.reason or figure.source)
 
-    for dtype, part in system.device.compute.items():
-        add(system.device.id, f"{dtype} dense", part.peak, f"{part.peak.value / 1e12:g} TFLOP/s")
-    for tier in system.tiers:
+    is_device = system.kind == "device"
+    device = system if is_device else system.device
+    for dtype, part in device.compute.items():
+        add(device.id, f"{dtype} dense", part.peak, f"{part.peak.value / 1e12:g} TFLOP/s")
+    for tier in system.memory if is_device else system.tiers:
         sharing = f", {tier.devices_sharing} devices share it" if tier.devices_sharing > 1 else ""
         add(tier.id, f"usable ({tier.kind}, {tier.owner}{sharing})", tier.usable, f"{tier.usable.value / 1e9:.2f} GB")
-        rates = " via ".join(f"{rid} {rate / 1e9:.1f}" for rid, rate in system.tier_rate(tier.id))
+        passed = [(tier.id, tier.rate_per_device)] if is_device else system.tier_rate(tier.id)
+        rates = " via ".join(f"{rid} {rate / 1e9:.1f}" for rid, rate in passed)
         add("", "GB/s a device", tier.read, rates)
+    if is_device:
+        print_table(table)
+        return
     for link in system.links:
         text = f"{link.bandwidth.value / 1e9:g} GB/s one-way"
         add(link.id, f"{link.between[0]} to {link.between[1]}", link.bandwidth, text)
@@ -174,6 +203,8 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
     if dot is not None:
         if subject is None:
             raise click.UsageError("--dot goes with hardware or model")
+        if kind == "hardware" and data["kind"] == "device":
+            raise click.UsageError(f"--dot draws a system; {data['id']} is a device")
         from planner.documents import write_whole
 
         write_whole(dot, _dot(subject.graph()), force=force)

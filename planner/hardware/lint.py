@@ -59,6 +59,8 @@ _HARMLESS_VALUES: dict[str, Any] = {
     "aliases": [],
     "via": [],
 }
+_GONE = object()
+"""In place of a row that is put aside, until the round is over: the numbers of the others must not move."""
 _PLURAL = {"tier": "tiers", "link": "links", "domain": "domains"}
 
 
@@ -190,17 +192,19 @@ def _validated(kind: type[BaseModel], data: dict[str, Any], where: str, faults: 
         try:
             return kind.model_validate(data)
         except ValidationError as error:
-            progress = False
             errors = error.errors(include_url=False, include_input=False)
+            spots = []
             for found in errors:
                 if found["type"] == "too_short" and any(e["loc"][:-1][: len(found["loc"])] == found["loc"] for e in errors):
                     continue  # only because its rows have faults of their own
                 fault, spot = _explained(found, data, where)
+                spots.append((spot, found["type"]))
                 dated = any(other.key == f"{fault.key}.as_of" for other in faults) and fault.what.startswith("as_of ")
                 if (fault.key, fault.what) not in seen and not dated:
                     faults.append(fault)
                 seen.add((fault.key, fault.what))
-                progress = _put_aside(data, spot, found["type"]) or progress
+            progress = sum(_put_aside(data, spot, sort) for spot, sort in spots) > 0
+            _drop_gone(data)
             if not progress:
                 return None
     return None
@@ -266,12 +270,20 @@ def _put_aside(data: dict[str, Any], spot: list[Any], sort: str) -> bool:
             if changed:
                 return True
         if isinstance(holder, list) and isinstance(step, int) and step < len(holder):
-            del holder[step]
-            return True
+            changed = holder[step] is not _GONE
+            holder[step] = _GONE
+            return changed
     if spot and spot[0] in ("domains", "links") and data.get(spot[0]):
         data[spot[0]] = []
         return True
     return False
+
+
+def _drop_gone(value: Any) -> None:
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(item, list):
+            item[:] = [row for row in item if row is not _GONE]
+        _drop_gone(item)
 
 
 def _item(value: Any, step: Any) -> Any:

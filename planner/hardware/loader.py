@@ -356,7 +356,8 @@ def label_rows(text: str, data: dict[str, Any]) -> str:
     """``tiers.1.read`` at the start of a text as ``tier.host.read``."""
 
     def named(match: re.Match[str]) -> str:
-        row = data[match[1]][int(match[2])]
+        rows, number = data.get(match[1]), int(match[2])
+        row = rows[number] if isinstance(rows, list | tuple) and number < len(rows) else None
         name = row.get("id") if isinstance(row, dict) else getattr(row, "id", None)
         return f"{match[1].removesuffix('s')}.{name}" if isinstance(name, str) else match[0]
 
