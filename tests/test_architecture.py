@@ -543,27 +543,50 @@ def test_an_unknown_name_gets_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_hub_ids_need_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"pip install 'inference-planner\[hub\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[hub\]'"):
         load_model("some-org/some-model")
 
 
 def test_hub_ids_are_read_with_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    hub = ModuleType("huggingface_hub")
+    hub, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
     asked: list[tuple[str, str]] = []
+
+    class Absent(Exception):
+        pass
+
+    class Unreached(Absent):
+        pass
 
     def download(repository: str, filename: str) -> str:
         asked.append((repository, filename))
         if repository.endswith("gone"):
             raise OSError("no such repository")
-        (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-        return str(tmp_path / "config.json")
+        folder = tmp_path / repository.rpartition("/")[2]
+        folder.mkdir(exist_ok=True)
+        if filename == "config.json":
+            (folder / filename).write_text(json.dumps(LLAMA))
+        elif repository.endswith("offline"):
+            raise Unreached("no network")
+        elif repository.endswith("FP8"):
+            (folder / filename).write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+        else:
+            raise Absent("404")
+        return str(folder / filename)
 
     monkeypatch.setattr(hub, "hf_hub_download", download, raising=False)
+    monkeypatch.setattr(errors, "EntryNotFoundError", Absent, raising=False)
+    monkeypatch.setattr(errors, "LocalEntryNotFoundError", Unreached, raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
     model = load_model("some-org/Some-Model")
-    assert (model.id, asked) == ("some-model", [("some-org/Some-Model", "config.json")])
+    assert model.id == "some-model"
+    assert asked == [("some-org/Some-Model", "config.json"), ("some-org/Some-Model", "hf_quant_config.json")]
     assert model.blocks == load_model("llama-3.1-70b").blocks
+    quantised = load_model("some-org/Some-FP8")
+    assert quantised.blocks == load_model(str(tmp_path / "Some-FP8")).blocks != model.blocks
+    with pytest.raises(InputError, match="cannot be known offline"):
+        load_model("some-org/offline")
     with pytest.raises(InputError, match="cannot be had from the hub"):
         load_model("some-org/gone")
 

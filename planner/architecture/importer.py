@@ -97,15 +97,31 @@ def _existing(text: str) -> Path | None:
 def _from_hub(name: str) -> Model:
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError:
         raise InputError(
             f"no model, file or folder {name!r}, and reading it from the hub needs an extra",
-            mend="pip install 'inference-planner[hub]'",
+            mend="install planner with its extra hub (pip install '.[hub]' in the checkout)",
         ) from None
     try:
         file = hf_hub_download(name, "config.json")
     except Exception as error:  # the client raises its own, its transport's and the file system's errors
         raise InputError(
             f"config.json cannot be had from the hub ({type(error).__name__})", where=name, mend="check the id"
+        ) from None
+    try:  # beside config.json, where an exporter keeps the quantisation apart; without it the weights would be read as BF16
+        hf_hub_download(name, QUANTIZATION_FILE)
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):  # not reached, which is not the same as not there
+            raise InputError(
+                f"whether it has a {QUANTIZATION_FILE} cannot be known offline",
+                where=name,
+                mend="go online once, or use a folder",
+            ) from None
+    except Exception as error:
+        raise InputError(
+            f"{QUANTIZATION_FILE} cannot be had from the hub ({type(error).__name__})",
+            where=name,
+            mend="try again, or use a folder",
         ) from None
     return read_config(Path(file), id=name.rpartition("/")[2])

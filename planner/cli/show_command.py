@@ -14,12 +14,20 @@ def _dot(graph: Any) -> str:
     """A networkx graph as DOT text."""
 
     def quote(text: object) -> str:
-        return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + str(text).replace('"', "'") + '"'
 
     lines = [f"digraph {quote(graph.graph.get('id', 'graph'))} {{", "  rankdir=LR; node [shape=box, fontname=monospace];"]
     for node, data in graph.nodes(data=True):
-        label = data.get("label") or data.get("kind") or getattr(data.get("block"), "kind", "")
-        lines.append(f"  {quote(node)} [label={quote(f'{node} ({label})' if label else node)}];")
+        block = data.get("block")
+        label = [str(node), str(data.get("label") or data.get("kind") or getattr(block, "kind", ""))]
+        if block is not None:
+            label.append(f"{block.layers} layers, {block.bytes() / 1e9:.2f} GB")
+            label += [f"cache {cache.name}" for cache in block.caches]
+        text = quote("\\n".join(part for part in label if part))
+        lines.append(f"  {quote(node)} [label={text}];")
+        for read in getattr(block, "reads", ()):
+            if read.block != node:
+                lines.append(f"  {quote(read.block)} -> {quote(node)} [label={quote(f'reads {read.cache}')}, style=dashed];")
     for source, target, data in graph.edges(data=True):
         lines.append(f"  {quote(source)} -> {quote(target)} [label={quote(data.get('kind', ''))}];")
     return "\n".join([*lines, "}"]) + "\n"
@@ -177,7 +185,7 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
 @click.command("show")
 @click.argument("kind", type=click.Choice(["hardware", "model", "workload", "runtime"]))
 @click.argument("name")
-@click.option("--dot", type=click.Path(path_type=Path), help="Write the graph as DOT to this file.")
+@click.option("--dot", type=click.Path(path_type=Path), help="Write the graph as DOT to this file, or - for stdout.")
 @click.option("--force", is_flag=True, help="Overwrite the DOT file.")
 @click.option("--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles.")
 @format_option
@@ -207,6 +215,9 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
             raise click.UsageError(f"--dot draws a system; {data['id']} is a device")
         from planner.documents import write_whole
 
+        if str(dot) == "-":
+            click.echo(_dot(subject.graph()), nl=False)
+            return
         write_whole(dot, _dot(subject.graph()), force=force)
     if form == "json":
         echo_json(data)

@@ -143,11 +143,18 @@ class ModelPieces:
         )
 
 
-def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...], draft_depth: int = 0) -> ModelPieces:
+def cut(
+    model: Model,
+    conversions: Mapping[str, str],
+    kv_layouts: tuple[str, ...],
+    draft_depth: int = 0,
+    acceptance_given: tuple[float, ...] | None = None,
+) -> ModelPieces:
     """Cut a model into windows.
 
     ``conversions`` maps storage formats to those the device computes in; ``kv_layouts`` are the cache layouts allowed, in
-    order of preference, and a cache takes the first that it has. With ``draft_depth`` the draft module is included.
+    order of preference, and a cache takes the first that it has. With ``draft_depth`` the draft module is included;
+    ``acceptance_given`` (the workload's) stands before the model's own acceptance.
     """
     owners = {(block.id, cache.name): (block, cache) for block in model.blocks for cache in block.caches}
     chosen: list[str] = []
@@ -227,7 +234,7 @@ def cut(model: Model, conversions: Mapping[str, str], kv_layouts: tuple[str, ...
             target.append(Window(block.id.rsplit(".", 1)[0], first, block.layers, (pieces,), block.at))
     acceptance: tuple[float, ...] = ()
     if model.speculation and draft_depth:
-        known = [figure.value for figure in model.speculation.acceptance]
+        known = list(acceptance_given or [figure.value for figure in model.speculation.acceptance])
         acceptance = tuple((known + [known[-1]] * draft_depth)[:draft_depth])
     router = model.router
     return ModelPieces(

@@ -189,7 +189,7 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
         )
     if options.mtp and model.speculation is None:
         raise InputError(f"model {model.id} has no draft module", where="--mtp", mend="use --mtp 0")
-    pieces = cut(model, conversions, runtime.kv_layouts[options.kv_dtype], options.mtp)
+    pieces = cut(model, conversions, runtime.kv_layouts[options.kv_dtype], options.mtp, inputs.workload.acceptance)
     rates = resolve_rates(system, runtime)
     prices = inputs.prices
     hour = owned_hour(

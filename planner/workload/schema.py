@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,6 +56,8 @@ class Workload(BaseModel):
     prefix_hit: float = Field(ge=0, lt=1, default=0.0, allow_inf_nan=False)
     ttft_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     tpot_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
+    acceptance: tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...] | None = Field(default=None, max_length=64)
+    """Probability that draft token i is accepted given those before it, on this traffic; the model's own figure where absent."""
     source: str
     as_of: date
     grade: Grade
