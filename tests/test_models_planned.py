@@ -60,3 +60,25 @@ def test_the_workloads_acceptance_stands_before_the_models():
     workload = load_workload("interactive").model_copy(update={"acceptance": (0.5, 0.5)})
     assert build_context(resolve("deepseek-v3", "h800-node:2", workload=workload, mtp=2)).pools["mixed"].accept == 1.75
     assert build_context(resolve("deepseek-v3", "h800-node:2", mtp=1)).pools["mixed"].accept == pytest.approx(1.875)
+
+
+def test_acceptance_figures_are_the_published_ones():
+    """DeepSeek-V3 Technical Report 5.4.3: 85 to 90 % of second tokens; without a publication an assumption of grade D."""
+    published = load_model("deepseek-v3").speculation.acceptance[0]
+    assert (published.low, published.value, published.high, published.grade) == (0.85, 0.875, 0.90, "B")
+    assumed = load_model("qwen3.5-397b-a17b").speculation.acceptance[0]
+    assert (assumed.low, assumed.value, assumed.high, assumed.grade) == (0.5, 0.8, 0.9, "D")
+
+
+def test_attention_of_grouped_queries_is_split_over_its_heads():
+    """64 query heads: at tp 8 a rank computes an eighth of the attention, though 8 KV heads bound the cache's split."""
+    block = load_model("llama-3.1-70b").block("attention")
+    assert [term.tensor_axis for term in block.flops] == [64]
+    assert [cache.tensor_axis for cache in block.caches] == [8]
+
+
+def test_recurrent_state_persists_by_checkpoint():
+    """A recurrent state cannot be cut at a prefix, so it is kept as checkpoints (facts of gated delta rules and KDA)."""
+    for name in ("kimi-k3", "qwen3.5-397b-a17b", "nemotron-3-nano-30b-a3b"):
+        states = [cache for block in load_model(name).blocks for cache in block.caches if cache.role == "state"]
+        assert states and {cache.persist for cache in states} == {"checkpoint"}
