@@ -191,9 +191,22 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
         raise InputError(f"model {model.id} has no draft module", where="--mtp", mend="use --mtp 0")
     pieces = cut(model, conversions, runtime.kv_layouts[options.kv_dtype], options.mtp, inputs.workload.acceptance)
     rates = resolve_rates(system, runtime)
-    prices = inputs.prices
-    hour = owned_hour(
-        capex_usd=system.capex.value,
+    return PoolContext(
+        inputs,
+        selection,
+        rates,
+        pieces,
+        _allowed_tiers(inputs, rates, system.id),
+        conversions,
+        system_hour(system, inputs.prices, system.capex.value),
+        tokens_per_step(pieces.acceptance),
+    )
+
+
+def system_hour(system: System, prices: OwnedPrices, capex_usd: float) -> float:
+    """USD per hour of one system at these prices and this capital cost."""
+    return owned_hour(
+        capex_usd=capex_usd,
         power_w=system.power.value,
         cost_of_capital=prices.cost_of_capital.value,
         life_years=prices.life.value,
@@ -204,17 +217,7 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
         usd_per_kwh=prices.electricity.value,
         power_utilisation=prices.power_utilisation.value,
         pue=prices.pue.value,
-    )
-    return PoolContext(
-        inputs,
-        selection,
-        rates,
-        pieces,
-        _allowed_tiers(inputs, rates, system.id),
-        conversions,
-        hour.total,
-        tokens_per_step(pieces.acceptance),
-    )
+    ).total
 
 
 def _allowed_tiers(inputs: Inputs, rates: Rates, where: str) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from planner.economics import owned_hour
 from planner.performance import uncertain_groups
-from planner.plans.inputs import Context, PoolContext
+from planner.plans.inputs import Context, PoolContext, system_hour
 from planner.plans.operate import Decision, Operation, operate, with_rates
 from planner.prices import OwnedPrices
 
@@ -68,23 +67,6 @@ _PRICE_FIGURES = (
 )
 
 
-def pool_hour(pool: PoolContext, prices: OwnedPrices, capex_usd: float) -> float:
-    """USD per hour of one system at other prices."""
-    return owned_hour(
-        capex_usd=capex_usd,
-        power_w=pool.system.power.value,
-        cost_of_capital=prices.cost_of_capital.value,
-        life_years=prices.life.value,
-        residual_value=prices.residual_value.value,
-        installation=prices.installation.value,
-        maintenance=prices.maintenance.value,
-        staff=prices.staff.value,
-        usd_per_kwh=prices.electricity.value,
-        power_utilisation=prices.power_utilisation.value,
-        pue=prices.pue.value,
-    ).total
-
-
 def hour_moves(context: Context, units: tuple[int, ...]) -> list[float]:
     """USD per hour of the deployment with each price figure, and all capital costs together, at both ends."""
     prices = context.inputs.prices
@@ -92,7 +74,7 @@ def hour_moves(context: Context, units: tuple[int, ...]) -> list[float]:
 
     def hour(at: OwnedPrices, capex: Callable[[PoolContext], float]) -> float:
         return sum(
-            count * pool.unit_devices / pool.system.devices * pool_hour(pool, at, capex(pool))
+            count * pool.unit_devices / pool.system.devices * system_hour(pool.system, at, capex(pool))
             for count, pool in zip(units, pools, strict=True)
         )
 
