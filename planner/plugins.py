@@ -114,6 +114,12 @@ class Registry:
         self._third_party()
         return tuple(self._faults[name] for name in sorted(self._faults))
 
+    def report(self, name: str, reason: str) -> None:
+        """Record that an offer loads but cannot be used; a built-in of that name is no plugin and is not recorded."""
+        offer = self._third_party().get(name)
+        if offer is not None:
+            self._fault(offer, reason)
+
     def _load(self, name: str) -> object:
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")

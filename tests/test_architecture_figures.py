@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from planner.architecture import Model, load_model, lookups
+from planner.performance.serving import tokens_per_step
 
 CACHES = ("kv", "index")  # what grows with context; fixed per-sequence state apart
 MILLION = 1_000_000
@@ -442,12 +443,12 @@ def test_mtp_of_v3_and_speculation() -> None:
     speculation = load_model("deepseek-v3").speculation
     assert speculation is not None
     assert (speculation.depth, speculation.per_pass) == (1, 1)
-    assert 1.85 <= speculation.expected_tokens() <= 1.90
+    assert 1.85 <= tokens_per_step(tuple(figure.value for figure in speculation.acceptance)) <= 1.90
     block = load_model("deepseek-v4.1-flash").speculation
     assert block is not None
     assert (block.depth, block.per_pass, len(block.acceptance)) == (5, 5, 5)
-    assert block.expected_tokens(0) == 1.0
-    assert block.expected_tokens(1) < block.expected_tokens()
+    chances = tuple(figure.value for figure in block.acceptance)
+    assert tokens_per_step(()) == 1.0 < tokens_per_step(chances[:1]) < tokens_per_step(chances)
 
 
 def test_communication_of_experts() -> None:

@@ -113,7 +113,7 @@ def test_pages_cover_the_tokens_and_little_more(tokens: int, page: int, ratio: i
 
 def test_reserve_by_hand() -> None:
     reserve = {
-        "context": 100.0, "graphs": 10.0, "communication": 40.0, "expert_buffers_per_token": 5.0,
+        "context": 100.0, "graphs": 10.0, "communication": 40.0, "expert_buffers_hidden_multiple": 5.0,
         "activation_hidden_multiple": 8.0, "fragmentation": 0.01,
     }  # fmt: skip
 
@@ -123,8 +123,8 @@ def test_reserve_by_hand() -> None:
         assert tuple(found) == RESERVE_CAUSES
         return {name: one(column) for name, column in found.items()}
 
-    # activations: 8 * 16 elements of 2 bytes for 3 tokens; buffers: 5 bytes for each of the 3 tokens
-    expected = {"context": 100, "graphs": 10, "communication": 40, "expert_buffers": 15, "activations": 768, "fragmentation": 10}
+    # activations: 8 * 16 elements of 2 bytes for 3 tokens; buffers: 5 bytes x 16 elements for each of the 3 tokens
+    expected = {"context": 100, "graphs": 10, "communication": 40, "expert_buffers": 240, "activations": 768, "fragmentation": 10}
     assert parts(2, 2) == expected
     assert parts(4, 1) == expected | {"expert_buffers": 0}  # tokens do not travel without attention data parallelism
     assert parts(2, 2, routed=False) == expected | {"expert_buffers": 0}

@@ -506,9 +506,15 @@ def test_profiles_of_other_packages(tmp_path: Path, mine: Callable[..., Path], m
         def load_all(self) -> dict[str, object]:
             return {"broken": lambda: 1 / 0, "none": tmp_path / "none", "theirs": lambda: tmp_path / "theirs", "what": 7}
 
+        def report(self, name: str, reason: str) -> None:
+            reported[name] = reason
+
+    reported: dict[str, str] = {}
     mine("", "theirs/mine.toml")
     monkeypatch.setattr(loader, "registry", lambda group: Offers())
     assert load_hardware("mine").devices == 8
+    assert set(reported) == {"broken", "none", "what"}
+    assert "ZeroDivisionError" in reported["broken"]
     assert "mine" in {row.id for row in list_hardware()}
     assert load_hardware("h800-node").devices == 8
 

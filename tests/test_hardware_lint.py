@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from planner.errors import InputError
 from planner.hardware import System, list_hardware, load_hardware
 from planner.hardware.lint import Fault, lint
-from planner.hardware.loader import ProfileSource, builtin_folder, read_profile, to_toml
+from planner.hardware.loader import ProfileSource, builtin_folder, read_profile
+from planner.hardware.writer import to_toml
 
 TODAY = date(2026, 11, 22)
 EVIDENCE = 'source = "s", as_of = 2026-01-01, grade = "A"'

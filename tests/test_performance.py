@@ -35,7 +35,7 @@ from planner.performance import (
     split_serving,
     uncertain_groups,
 )
-from planner.performance.collectives import all_reduce, all_to_all, outermost, point_to_point
+from planner.performance.collectives import all_reduce, all_to_all, point_to_point
 from planner.performance.experts import distinct_experts, distinct_targets, fullest, fullest_distinct, fullest_load
 from planner.performance.passes import mean_entries, pad_batch, prefill_passes
 from planner.performance.serving import largest_period, queue_wait, tokens_per_step, utilisation_for_wait
@@ -212,7 +212,6 @@ def test_point_to_point_by_hand() -> None:
     apart = column(1, 3, 4, 1000)
     expected = [1e6 / 5e9 + 1e-6] * 2 + [1e6 / 0.25e9 + 10e-6] * 2  # devices 4 apart lie in different nodes
     assert list(point_to_point(1e6, apart, LEVELS)) == pytest.approx(expected)
-    assert [list(x) for x in outermost(column(1, 2, 4, 5), LEVELS)] == [[False, True, True, True], [False, False, False, True]]
 
 
 def test_a_small_group_on_a_mesh_has_few_of_the_links() -> None:

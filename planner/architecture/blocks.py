@@ -358,14 +358,6 @@ class Speculation(_Part):
             raise ValueError("an acceptance is a probability")
         return self
 
-    def expected_tokens(self, depth: int | None = None) -> float:
-        """Tokens a step yields on average: 1 and, for each draft, the probability that it and all before it are accepted."""
-        kept, total = 1.0, 1.0
-        for figure in self.acceptance[: self.depth if depth is None else depth]:
-            kept *= figure.value
-            total += kept
-        return total
-
 
 class Identity(_Part):
     """Who a model is and where its description comes from."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +15,6 @@ from planner.quantities import Dimension, parse_quantity
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", help="Table for people, JSON for programs."

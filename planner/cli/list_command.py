@@ -54,8 +54,14 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...]) -> list[dict
     found = []
     for group in sorted(GROUPS):
         entries = registry(group)
-        found += [{"id": name, "group": group, "status": "ready"} for name in entries.names()]
-        found += [{"id": fault.name, "group": group, "status": f"broken: {fault.reason}"} for fault in entries.faults()]
+        entries.load_all()  # a package is ready if it loads, not if it says so
+        if group == "planner.hardware":
+            from planner.hardware import list_hardware
+
+            list_hardware()
+        broken = {fault.name: fault.reason for fault in entries.faults()}
+        found += [{"id": name, "group": group, "status": "ready"} for name in entries.names() if name not in broken]
+        found += [{"id": name, "group": group, "status": f"broken: {reason}"} for name, reason in broken.items()]
     return found
 
 

@@ -130,7 +130,7 @@ def reserve_parts(
         "context": reserve["context"] * ones,
         "graphs": reserve["graphs"] * ones,
         "communication": np.where(shapes.devices > 1, reserve["communication"], 0.0),
-        "expert_buffers": np.where(travels, reserve["expert_buffers_per_token"] * pass_tokens, 0.0),
+        "expert_buffers": np.where(travels, reserve["expert_buffers_hidden_multiple"] * hidden_size * pass_tokens, 0.0),
         "activations": reserve["activation_hidden_multiple"] * hidden_size * 2.0 * pass_tokens,
         "fragmentation": reserve["fragmentation"] * usable_bytes * ones,
     }

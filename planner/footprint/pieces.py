@@ -45,16 +45,12 @@ class RoutedItem:
 
 @dataclass(frozen=True)
 class LookupItem:
-    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it.
-
-    ``layers_before``: layers that run between the token being known and the rows being needed.
-    """
+    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it."""
 
     bytes: int
     row_bytes: float
     rows_per_token: float
     tensor_axis: int
-    layers_before: int = 0
     label: str = "embedding table"
 
 
@@ -172,11 +168,8 @@ def cut(
                 continue
             if group.access == "lookup":
                 held = 0 if group.shares else size * group.count
-                before = max(block.first_layer, 0) if group.address == "token" else 0
                 label = "embedding table" if block.kind == "embedding" else f"{'Engram' if group.hashed else 'token'} table"
-                lookups.append(
-                    LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis, before, label)
-                )
+                lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis, label))
                 continue
             kept, passed = parts.get(group.tensor_axis, (0, 0))
             kept += 0 if group.shares else size * group.count

@@ -9,8 +9,6 @@ never inherited.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,9 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError, nearest
-from planner.hardware.schema import DIMENSIONS, Device, DeviceProfile, HardwareSelection, System
+from planner.hardware.schema import Device, DeviceProfile, HardwareSelection, System
 from planner.plugins import registry
-from planner.quantities import Figure, format_quantity
 
 MAX_PROFILE_BYTES = 2**20
 MAX_PROFILES = 2000
@@ -312,15 +309,22 @@ class ProfileSource:
 
 
 def _plugin_folders() -> list[Path]:
-    """Profile folders that other packages offer. A package that fails is passed over: it must not stop what needs no plugin."""
+    """Profile folders that other packages offer.
+
+    A package that fails must not stop what needs no plugin: it is passed over, and ``planner list plugins`` says why.
+    """
     folders = []
-    for offer in registry("planner.hardware").load_all().values():
+    packs = registry("planner.hardware")
+    for name, offer in packs.load_all().items():
         try:
             folder = offer() if callable(offer) else offer
-        except Exception:
+        except Exception as error:
+            packs.report(name, f"{type(error).__name__}: {error}")
             continue
         if isinstance(folder, str | Path) and Path(folder).is_dir():
             folders.append(Path(folder))
+        else:
+            packs.report(name, f"offers no folder of profiles but {type(folder).__name__}")
     return folders
 
 
@@ -388,68 +392,3 @@ def _merge(base: Any, over: Any) -> Any:
 
 def _rows(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in value)
-
-
-def to_toml(profile: System | DeviceProfile) -> str:
-    """The whole profile as TOML, nothing left to other files; reading it gives an equal object."""
-    singular = {"tiers": "tier", "links": "link", "domains": "domain", "schema_version": "schema"}
-    lines: list[str] = []
-    _write_table(profile, "", lines, singular)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _write_table(part: BaseModel, prefix: str, lines: list[str], singular: dict[str, str]) -> None:
-    nested: list[tuple[str, Any]] = []
-    for key, value in part:
-        name = singular.get(key, key)
-        if value is None or (isinstance(value, tuple | dict) and not value):
-            continue
-        if isinstance(value, Figure):
-            lines.append(f"{name} = {_figure(key, value)}")
-        elif isinstance(value, BaseModel | dict) or (isinstance(value, tuple) and isinstance(value[0], BaseModel)):
-            nested.append((prefix + name, value))
-        else:
-            lines.append(f"{name} = {_literal(value)}")
-    for name, value in nested:
-        if isinstance(value, tuple):
-            for row in value:
-                lines.append(f"\n[[{name}]]")
-                _write_table(row, f"{name}.", lines, singular)
-        elif isinstance(value, dict):
-            for key, row in value.items():
-                lines.append(f"\n[{name}.{key}]")
-                _write_table(row, f"{name}.{key}.", lines, singular)
-        else:
-            lines.append(f"\n[{name}]")
-            _write_table(value, f"{name}.", lines, singular)
-
-
-def _figure(key: str, figure: Figure) -> str:
-    dimension = DIMENSIONS[key]
-    parts = []
-    if not figure.known:
-        parts = [f"unknown = {_literal(figure.reason)}", f"as_of = {_literal(figure.as_of)}"]
-        if figure.has_default:
-            stated = {"default": figure.value, "low": figure.lowest, "high": figure.highest}
-            parts += [f"{name} = {_literal(format_quantity(value, dimension))}" for name, value in stated.items()]
-        return "{ " + ", ".join(parts) + " }"
-    for name, value in figure:
-        if value is None or value == "":
-            continue
-        text = _literal(format_quantity(value, dimension)) if name in ("value", "low", "high") else _literal(value)
-        parts.append(f"{name} = {text}")
-    return "{ " + ", ".join(parts) + " }"
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("NaN and Infinity are no figures")
-    return repr(value)

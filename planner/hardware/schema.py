@@ -74,7 +74,6 @@ ONE_WAY_LIMIT_BYTES_PER_S = {
 }
 """Nominal one-way bytes/s of one device's port by generation; twice as much is the bidirectional figure."""
 
-_BITS = {"fp64": 64, "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6, "fp4": 4, "int4": 4}
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Alias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._ -]{0,63}$")]
@@ -324,10 +323,6 @@ class Device(_Part):
                     "write the dense one, or say in its note why it is dense"
                 )
         return self
-
-    def dtypes(self) -> tuple[str, ...]:
-        """Compute dtypes, widest first, then by name."""
-        return tuple(sorted(self.compute, key=lambda dtype: (-_BITS[dtype], dtype)))
 
 
 class DeviceProfile(Device):

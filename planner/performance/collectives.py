@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from planner.footprint.shapes import Column
@@ -66,16 +64,6 @@ def links_share(devices: Column, level: Level) -> Column:
 def targets_within(group: Column, level: Level, spacing: Column | float) -> Column:
     """Targets of a group that one unit of the level holds: its devices over ``spacing``, at least one, at most all."""
     return np.clip(level.devices / spacing, 1.0, group)
-
-
-def outermost(group: Column, levels: tuple[Level, ...]) -> list[np.ndarray]:
-    """For each level, whether a group of that size needs it."""
-    inner = np.ones_like(group)
-    needed = []
-    for level in levels:
-        needed.append(group > inner)
-        inner = np.minimum(group, level.devices) if math.isfinite(level.devices) else group
-    return needed
 
 
 def point_to_point(payload_bytes: Column | float, devices_between: Column, levels: tuple[Level, ...]) -> Column:

@@ -23,6 +23,7 @@ from planner.performance.rates import Rates
 from planner.workload import Workload
 
 Phase = Literal["prefill", "decode"]
+# FP8 dispatch, BF16 combine: DeepSeek-V3 Technical Report (arXiv:2412.19437) section 3.3.3
 _DISPATCH_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0, "int4": 1.0}
 
 

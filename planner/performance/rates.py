@@ -7,7 +7,6 @@ the plan's own interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,7 +97,7 @@ def knee_of(curve: Curve) -> float:
     return rows * most / fraction
 
 
-def resolve_rates(system: System, runtime: Runtime, conversions_dtypes: set[str] | None = None) -> Rates:
+def resolve_rates(system: System, runtime: Runtime) -> Rates:
     """The rates of a system's device under a runtime, at the figures' values."""
     own = [tier for tier in system.tiers if tier.role == "device"]
     if len(own) != 1:
@@ -214,6 +213,3 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
         name = group.removeprefix("efficiency.")
         runtime = runtime.model_copy(update={"efficiency": move(runtime.efficiency, (name,), True)})
     return system, runtime
-
-
-RateSource = Callable[[], Rates]

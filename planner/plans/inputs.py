@@ -21,7 +21,6 @@ from planner.workload import Workload
 
 Objective = Literal["cost", "throughput", "latency"]
 Allocation = Literal["miss_only", "all_input", "flops"]
-PHASES = ("mixed", "prefill", "decode")
 WEIGHT_FORMATS = {"bf16": "bf16", "fp8": "fp8_block128", "int8": "int8_channel", "fp4": "nvfp4", "int4": "int4_g32"}
 _Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 
@@ -63,10 +62,6 @@ class Inputs(BaseModel):
         if set(self.hardware) not in ({"mixed"}, {"prefill", "decode"}):
             raise ValueError("hardware: give one system for all phases, or prefill=… and decode=…")
         return self
-
-    def of_phase(self, phase: str) -> HardwareSelection:
-        """The hardware that runs a phase."""
-        return self.hardware.get(phase) or self.hardware["mixed"]
 
 
 def with_weight_dtype(model: Model, dtype: str | None) -> Model:

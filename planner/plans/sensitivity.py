@@ -114,7 +114,6 @@ class _Price:
     valid_from: float
     valid_to: float
     per_device: float
-    devices: int
 
 
 def shadow_price_rows(context: Context, decision: Decision, operation: Operation) -> list[dict[str, Any]]:
@@ -196,13 +195,13 @@ def _capacity_price(context: Context, decision: Decision, operation: Operation, 
             slopes[phase] = dual / 1e3 / weight * pool.rates.residual
         slope, relative = _objective_slope(context, operation, slopes, state)
         worth = relative * operation.usd_per_hour / devices
-        return _Price(state.decision.phase, f"{memory} capacity", "GB", slope, max(low, 0.0), high, worth, devices)
+        return _Price(state.decision.phase, f"{memory} capacity", "GB", slope, max(low, 0.0), high, worth)
     gain = _one_more_gb(context, decision, operation, index, state)
     objective = operation_objective(context, operation)
     change = gain[0] - objective
     relative = gain[1] / operation.requests_per_s - 1.0
     worth = relative * operation.usd_per_hour / devices
-    return _Price(state.decision.phase, f"{memory} capacity", "GB", change, usable, usable + 1.0, worth, devices)
+    return _Price(state.decision.phase, f"{memory} capacity", "GB", change, usable, usable + 1.0, worth)
 
 
 def _one_more_gb(context: Context, decision: Decision, operation: Operation, index: int, state: PoolState) -> tuple[float, float]:
@@ -258,7 +257,6 @@ def _rate_prices(context: Context, operation: Operation, state: PoolState) -> li
             rates[name] * low,
             rates[name] * high,
             worth,
-            state.decision.devices,
         )
         rows.append(row)
     return rows

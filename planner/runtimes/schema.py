@@ -56,8 +56,8 @@ class Reserves(BaseModel):
     graphs: BytesFigure
     communication: BytesFigure
     """Collective buffers, for groups of two devices or more."""
-    expert_buffers_per_token: BytesFigure
-    """Dispatch and combine buffers, per token of a pass and rank, with expert parallelism."""
+    expert_buffers_hidden_multiple: CountFigure
+    """Dispatch and combine buffers with expert parallelism: bytes per token of a pass and rank, in units of the hidden size."""
     activation_hidden_multiple: CountFigure
     """Peak activation elements per token of a pass, in units of the hidden size (2 bytes each)."""
     fragmentation: FractionFigure

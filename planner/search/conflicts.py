@@ -33,7 +33,7 @@ RESERVE_FIGURES = {
     "context": "context",
     "graphs": "graphs",
     "communication": "communication",
-    "expert_buffers": "expert_buffers_per_token",
+    "expert_buffers": "expert_buffers_hidden_multiple",
     "activations": "activation_hidden_multiple",
     "fragmentation": "fragmentation",
 }
