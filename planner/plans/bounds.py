@@ -26,6 +26,7 @@ from planner.plans.tiers import dual_bound, elastic
 from planner.quantities import round12
 
 DUAL_TOLERANCE = 1e-6
+"""Largest sign violation accepted of a stored basis, in GB, ms or shares."""
 
 
 @dataclass(frozen=True)

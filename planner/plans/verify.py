@@ -15,6 +15,7 @@ from typing import Any
 
 from planner.errors import InputError
 from planner.plans.assemble import assemble
+from planner.plans.bounds import DUAL_TOLERANCE
 from planner.plans.inputs import Context, Inputs, build_context
 from planner.plans.numbers import GAP_DECIMALS
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate
@@ -22,7 +23,6 @@ from planner.plans.read import certificate_of, decision_of, inputs_of, least_of
 from planner.plans.schema import Plan
 
 RELATIVE = 1e-9
-DUAL_TOLERANCE = 1e-6
 
 EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"schema_version|model|hardware|workload|objective|mode", "identity: the plan names its own inputs"),

@@ -26,7 +26,7 @@ MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""
 
 
-LEAST_TTFT = 1e-4
+LEAST_TTFT_S = 1e-4
 """Seconds from which the least TTFT is looked for."""
 
 RESERVE_FIGURES = {
@@ -277,7 +277,7 @@ def _ttft(
             tpot = None
         else:
             high = operate(relaxed, under.decision).ttft_s
-    low = max(limit, LEAST_TTFT)
+    low = max(limit, LEAST_TTFT_S)
     for _ in range(12):
         if high <= low * 1.001:
             break
