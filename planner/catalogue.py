@@ -1,4 +1,4 @@
-"""Catalogues of small TOML files: look up by id or alias, by path, list, with nearest names when unknown."""
+"""Catalogues of small TOML files: look up by id or by path, list, with nearest names when unknown."""
 
 from __future__ import annotations
 
@@ -11,31 +11,77 @@ from pydantic import BaseModel, ValidationError
 
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError, nearest
+from planner.plugins import registry
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
 
 class Catalogue(Generic[Entry]):
-    """One folder of TOML files ``ID.toml``, each an ``Entry`` whose ``id`` is the file's stem."""
+    """TOML files ``ID.toml``, each an ``Entry`` whose ``id`` is the file's stem.
 
-    def __init__(self, folder: Path, entry: type[Entry], what: str) -> None:
-        self.folder, self.entry, self.what = folder, entry, what
+    They lie in one folder or, given the ``group`` of a plugin registry in its place, in those of its packs: planner's own
+    first, others looked for only when a name is not there. A file of another package that cannot be used is on record
+    with the registry and left out when the catalogue is listed.
+    """
+
+    def __init__(self, place: Path | str, entry: type[Entry], what: str) -> None:
+        self.group, self.entry, self.what = "" if isinstance(place, Path) else place, entry, what
+        self._place = place
 
     @cached_property
+    def folder(self) -> Path:
+        """The folder of planner's own entries."""
+        return self._place if isinstance(self._place, Path) else registry(self._place).folder("builtin")
+
+    @cached_property
+    def _own(self) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(self.folder.glob("*.toml"))}
+
+    @cached_property
+    def _others(self) -> dict[str, tuple[str, Path]]:
+        """The pack and the file of each entry of other packages."""
+        found: dict[str, tuple[str, Path]] = {}
+        for pack, folder in registry(self.group).other_folders().items() if self.group else ():
+            for path in sorted(folder.glob("*.toml")):
+                taken = "a built-in" if path.stem in self._own else found[path.stem][0] if path.stem in found else ""
+                if taken:
+                    registry(self.group).report(pack, f"{path}: the name belongs to {taken}")
+                else:
+                    found[path.stem] = (pack, path)
+        return found
+
+    @property
     def ids(self) -> list[str]:
         """The ids, sorted."""
-        return sorted(path.stem for path in self.folder.glob("*.toml"))
+        return sorted({*self._own, *self._others})
 
     def load(self, name: str) -> Entry:
         """The entry of that id, or read from that path if it ends in ``.toml``."""
-        if name in self.ids:
-            return self._read(self.folder / f"{name}.toml", name)
+        if name in self._own:
+            return self._named(self._own[name], name)
         if name.endswith(".toml"):
             return self._read(Path(name), name)
+        if name in self._others:
+            path = self._others[name][1]
+            return self._named(path, str(path))
         raise InputError(f"unknown {self.what} {name[:64]!r}", mend=nearest(name[:64], self.ids))
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self.load(name) for name in self.ids)
+        for name in self.ids:
+            try:
+                entry = self.load(name)
+            except InputError as error:
+                if name in self._own:
+                    raise
+                registry(self.group).report(self._others[name][0], str(error))
+            else:
+                yield entry
+
+    def _named(self, path: Path, where: str) -> Entry:
+        entry = self._read(path, where)
+        if getattr(entry, "id", path.stem) != path.stem:
+            raise InputError("id: is not the name of the file", where=where, mend=f"write {path.stem!r}, or rename the file")
+        return entry
 
     def _read(self, path: Path, where: str) -> Entry:
         data: dict[str, Any] = parse_toml(read_text(path), where)

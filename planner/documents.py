@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ from planner.errors import InputError
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 48
 MAX_NODES = 400_000
+MAX_YAML_CHARACTERS = 65_536
+"""The parser is slow: some seconds for so many."""
 MAX_DOTS = 2_000
 """Dots in one line of TOML: the parser takes time quadratic in the parts of a dotted key."""
 
@@ -86,6 +89,40 @@ def parse_json(text: str, where: str) -> Any:
         data = json.loads(text, parse_constant=constant, object_pairs_hook=unique)
     except (RecursionError, ValueError) as error:
         raise InputError(f"is not JSON: {error}", where=where, mend="correct the file") from None
+    check_limits(data, where)
+    return data
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML text of one document to plain values: no tags, no aliases, no repeated keys, with limits on nesting and size."""
+    try:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+    except ImportError:
+        what = "cannot be read: the package ruamel.yaml is not installed"
+        raise InputError(what, where=where, mend="pip install 'inference-planner[yaml]'") from None
+    if len(text) > MAX_YAML_CHARACTERS:
+        what = f"is larger than {MAX_YAML_CHARACTERS} characters"
+        raise InputError(what, where=where, mend="this does not look like the right file")
+    _refuse_deep_brackets(text, where)
+    try:
+        depth = 0
+        for event in YAML(typ="safe", pure=True).parse(text):
+            if isinstance(event, AliasEvent):
+                raise InputError("repeats a value by an alias", where=where, mend="write the value out")
+            if isinstance(event, CollectionStartEvent | ScalarEvent) and event.tag not in (None, "!"):
+                raise InputError(f"has the tag {str(event.tag)[:48]!r}", where=where, mend="write plain values")
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise InputError("is nested too deeply", where=where, mend="this does not look like the right file")
+        with warnings.catch_warnings(action="ignore"):
+            data = YAML(typ="safe", pure=True).load(text)
+    except InputError:
+        raise
+    except Exception as error:  # the parser raises more kinds than its own on damaged text
+        mark = getattr(error, "problem_mark", None)
+        reason = str(error) if mark is None else f"{getattr(error, 'problem', error)} (line {mark.line + 1})"
+        raise InputError(f"is not YAML: {reason[:200]}", where=where, mend="correct that line") from None
     check_limits(data, where)
     return data
 

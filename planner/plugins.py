@@ -4,10 +4,10 @@ A package offers something through an entry point of one of these groups (``[pro
 ``name = "module:OBJECT"``):
 
 ``planner.model_families``   a ``planner.architecture.Family``; the name is the ``model_type`` it reads
-``planner.hardware``         a folder of hardware profiles, or a callable that returns one
-``planner.runtimes``         a serving runtime
-``planner.workloads``        a workload
-``planner.prices``           a price list
+``planner.hardware``         a folder of hardware profiles, with subfolders, or a callable that returns one
+``planner.runtimes``         a folder of serving runtimes, one file ``ID.toml`` each, or a callable that returns one
+``planner.workloads``        a folder of workloads, the same way
+``planner.prices``           a folder of price bases, the same way
 ``planner.exporters``        a writer of engine files
 
 The built-ins are entry points of planner's own package. ``BUILTIN`` repeats them, so that a source checkout without
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 from planner.errors import InputError, nearest
 
@@ -57,6 +58,10 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "qwen3_5_text": "planner.architecture.families.qwen3_5:DENSE",
         "qwen3_moe": "planner.architecture.families.qwen:QWEN3_MOE",
     },
+    "planner.hardware": {"builtin": "planner.hardware.loader:builtin_folder"},
+    "planner.runtimes": {"builtin": "planner.runtimes.schema:FOLDER"},
+    "planner.workloads": {"builtin": "planner.workload.schema:FOLDER"},
+    "planner.prices": {"builtin": "planner.prices.schema:FOLDER"},
 }
 
 GROUPS = (
@@ -113,6 +118,29 @@ class Registry:
         """What is known to be broken so far, by name."""
         self._third_party()
         return tuple(self._faults[name] for name in sorted(self._faults))
+
+    def folder(self, name: str) -> Path:
+        """The folder that the pack of that name offers; an ``InputError``, also on record, if it offers none."""
+        offer = self.get(name)
+        try:
+            folder = offer() if callable(offer) else offer
+            if isinstance(folder, str | Path) and Path(folder).is_dir():
+                return Path(folder)
+            reason = f"offers no folder but {str(folder)[:96]!r}"
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}"
+        self.report(name, reason)
+        raise InputError(f"{name!r} of {self.group} cannot be used ({reason})", mend="mend or uninstall that package")
+
+    def other_folders(self) -> dict[str, Path]:
+        """The folders of other packages, by the name of the pack; ``faults`` then tells which offer none."""
+        folders = {}
+        for name in sorted(self._third_party()):
+            try:
+                folders[name] = self.folder(name)
+            except InputError:
+                continue
+        return folders
 
     def report(self, name: str, reason: str) -> None:
         """Record that an offer loads but cannot be used; a built-in of that name is no plugin and is not recorded."""

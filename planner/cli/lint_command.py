@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from planner.cli.common import echo_json, format_option
+from planner.cli.common import echo_json, format_option, profiles_option
 from planner.errors import InputError
 
 
@@ -33,9 +33,7 @@ def _files(profiles: tuple[str, ...], folders: tuple[Path, ...]) -> list[Path]:
 
 @click.command("lint")
 @click.argument("profiles", nargs=-1, required=True, metavar="PROFILE...")
-@click.option(
-    "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
-)
+@profiles_option
 @format_option
 def command(profiles: tuple[str, ...], folders: tuple[Path, ...], form: str) -> int:
     """Check hardware profiles: files, folders of them, or catalogue names. Exit code 4 if one has a fault.
@@ -47,6 +45,7 @@ def command(profiles: tuple[str, ...], folders: tuple[Path, ...], form: str) -> 
     from planner.hardware.lint import lint
     from planner.hardware.loader import ProfileSource
 
+    folders += tuple(path for path in map(Path, profiles) if path.is_dir())  # whose profiles name one another
     files, source, today = _files(profiles, folders), ProfileSource(folders), date.today()
     faults = [fault for path in files for fault in lint(path, source=source, today=today)]
     if form == "json":

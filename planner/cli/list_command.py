@@ -7,18 +7,34 @@ from typing import Any
 
 import click
 
-from planner.cli.common import echo_json, format_option, new_table, print_table
+from planner.cli.common import (
+    UNBOUNDED,
+    echo_json,
+    fit_columns,
+    format_option,
+    new_table,
+    print_table,
+    profiles_option,
+    terminal_width,
+)
 
 KINDS = ("hardware", "models", "workloads", "runtimes", "prices", "exporters", "plugins")
+HARDWARE_KINDS = ("device", "node", "rack", "memory", "interconnect", "site")
+MACHINES = HARDWARE_KINDS[:3]
+"""What is listed unless ``--kind`` asks for something else."""
 
 
-def _rows(kind: str, origin: str | None, folders: tuple[Path, ...]) -> list[dict[str, Any]]:
+def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     if kind == "hardware":
         from planner.hardware import list_hardware
 
         return [
-            {k: list(v) if isinstance(v, tuple) else v for k, v in item.model_dump().items() if v not in ("", ())}
-            for item in list_hardware(origin=origin, folders=folders, kinds=("device", "node", "rack"))
+            {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in item.model_dump().items()
+                if value not in ("", ()) and not (key == "devices" and item.kind in HARDWARE_KINDS and item.kind not in MACHINES)
+            }
+            for item in list_hardware(origin=origin, folders=folders, kinds=kinds or MACHINES)
         ]
     if kind == "models":
         from planner.architecture import list_models
@@ -51,40 +67,83 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...]) -> list[dict
         return []
     from planner.plugins import GROUPS, registry
 
+    _check_packs()
     found = []
     for group in sorted(GROUPS):
         entries = registry(group)
         entries.load_all()  # a package is ready if it loads, not if it says so
-        if group == "planner.hardware":
-            from planner.hardware import list_hardware
-
-            list_hardware()
         broken = {fault.name: fault.reason for fault in entries.faults()}
         found += [{"id": name, "group": group, "status": "ready"} for name in entries.names() if name not in broken]
         found += [{"id": name, "group": group, "status": f"broken: {reason}"} for name, reason in broken.items()]
     return found
 
 
+def _check_packs() -> None:
+    """Read what other packages offer as files, so that their faults are on record."""
+    from planner.hardware.loader import check_packs
+    from planner.prices import PRICES
+    from planner.runtimes import RUNTIMES
+    from planner.workload import WORKLOADS
+
+    check_packs()
+    for catalogue in (PRICES, RUNTIMES, WORKLOADS):
+        list(catalogue)
+
+
+HARDWARE_COLUMNS = {
+    "id": 0,
+    "kind": 4,
+    "vendor": 8,
+    "origin": 8,
+    "status": 9,
+    "devices": 7,
+    "device": 12,
+    "name": 16,
+    "fault": 24,
+}
+"""Columns of hardware in the order of use, with the width below which one is left out."""
+
+
+def _print_hardware(rows: list[dict[str, Any]]) -> None:
+    """One line a profile, as wide as the terminal; nothing is cut where the output is no terminal."""
+    given = {name: least for name, least in HARDWARE_COLUMNS.items() if any(name in row for row in rows)}
+    cells = [[str(row.get(name, "")) for name in given] for row in rows]
+    width = terminal_width(UNBOUNDED)
+    names, cut = fit_columns(cells, given, width)
+    table = new_table("hardware", *names)
+    for column in table.columns:
+        column.no_wrap = True
+    for row in cut:
+        table.add_row(*row)
+    print_table(table, width)
+
+
 @click.command("list")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.option("--origin", type=click.Choice(["domestic", "western"]), help="Only hardware of this origin.")
+@profiles_option
 @click.option(
-    "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
+    "--kind", "kinds", multiple=True, type=click.Choice(HARDWARE_KINDS), help="Only hardware of this kind; may be repeated."
 )
 @format_option
-def command(kind: str, origin: str | None, folders: tuple[Path, ...], form: str) -> None:
+def command(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple[str, ...], form: str) -> None:
     """List what can be named.
 
-    Example: planner list hardware --origin domestic
+    Example: planner list hardware --origin domestic --kind memory
     """
     if origin and kind != "hardware":
         raise click.UsageError("--origin goes with hardware")
-    rows = _rows(kind, origin, folders)
+    if kinds and kind != "hardware":
+        raise click.UsageError("--kind goes with hardware")
+    rows = _rows(kind, origin, folders, kinds)
     if form == "json":
         echo_json(rows)
         return
     if not rows:
         click.echo(f"no {kind} installed")
+        return
+    if kind == "hardware":
+        _print_hardware(rows)
         return
     columns = [key for key in rows[0] if key != "aliases"]
     table = new_table(kind, *columns)

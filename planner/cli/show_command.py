@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from planner.cli.common import compact, echo_json, format_option, new_table, print_table
+from planner.cli.common import compact, echo_json, format_option, new_table, print_table, profiles_option, terminal_width
 
 
 def _dot(graph: Any) -> str:
@@ -89,17 +90,28 @@ def _model(name: str) -> tuple[dict[str, Any], Any]:
 
 def _hardware(name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any]:
     from planner.errors import InputError
-    from planner.hardware import load_device, load_hardware
+    from planner.hardware import load_hardware
+    from planner.hardware.loader import ProfileSource
 
     subject: Any
     try:
         subject = load_hardware(name, folders=folders).system
     except InputError as error:
-        try:
-            subject = load_device(name, folders=folders)
-        except InputError:
+        source = ProfileSource(folders)
+        for sort in ("device", "part", "site"):
+            with suppress(InputError):
+                subject = source.read_any(source.resolve(name, sort))
+                break
+        else:
             raise error from None
     return _without_stand_ins(subject.model_dump(mode="json", by_alias=True)), subject
+
+
+def _say_file(name: str, kind: str, folders: tuple[Path, ...]) -> None:
+    """On stderr, where the profile lies: folders of the user and other packages may hold one of the same name."""
+    from planner.hardware.loader import find_profile
+
+    click.echo(f"read from {find_profile(name, kind, folders=folders)}", err=True)
 
 
 def _without_stand_ins(value: Any) -> Any:
@@ -115,40 +127,6 @@ def _without_stand_ins(value: Any) -> Any:
         nulls = () if figure.known else ("value",) if figure.has_default else ("value", "low", "high")
         return value | dict.fromkeys(nulls)
     return {key: _without_stand_ins(item) for key, item in value.items()}
-
-
-def _print_hardware(system: Any) -> None:
-    table = new_table(
-        f"{system.name} ({system.id}, {system.origin}, {system.status})", "part", "what", "value", "grade", "source"
-    )
-
-    def add(part: str, what: str, figure: Any, text: str) -> None:
-        default = f"unknown; default {text}" if figure.has_default else "unknown"
-        table.add_row(part, what, text if figure.known else default, figure.grade, figure.reason or figure.source)
-
-    is_device = system.kind == "device"
-    device = system if is_device else system.device
-    for dtype, part in device.compute.items():
-        add(device.id, f"{dtype} dense", part.peak, f"{part.peak.value / 1e12:g} TFLOP/s")
-    for tier in system.memory if is_device else system.tiers:
-        sharing = f", {tier.devices_sharing} devices share it" if tier.devices_sharing > 1 else ""
-        add(tier.id, f"usable ({tier.kind}, {tier.owner}{sharing})", tier.usable, f"{tier.usable.value / 1e9:.2f} GB")
-        passed = [(tier.id, tier.rate_per_device)] if is_device else system.tier_rate(tier.id)
-        rates = " via ".join(f"{rid} {rate / 1e9:.1f}" for rid, rate in passed)
-        add("", "GB/s a device", tier.read, rates)
-    if is_device:
-        print_table(table)
-        return
-    for link in system.links:
-        text = f"{link.bandwidth.value / 1e9:g} GB/s one-way"
-        add(link.id, f"{link.between[0]} to {link.between[1]}", link.bandwidth, text)
-    for domain in system.domains:
-        size = "unbounded" if domain.devices is None else f"{domain.devices} devices"
-        add(domain.id, f"{domain.network}, {size}", domain.bandwidth, f"{domain.bandwidth.value / 1e9:g} GB/s one-way")
-    table.add_row("system", "devices", str(system.devices), "", "")
-    add("", "power", system.power, f"{system.power.value / 1e3:g} kW")
-    add("", f"capital cost ({system.capex_basis})", system.capex, f"{system.capex.value:,.0f} USD")
-    print_table(table)
 
 
 UNIT_OF = {"floors": "s", "reserve": "bytes"}
@@ -187,7 +165,7 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
 @click.argument("name")
 @click.option("--dot", type=click.Path(path_type=Path), help="Write the graph as DOT to this file, or - for stdout.")
 @click.option("--force", is_flag=True, help="Overwrite the DOT file.")
-@click.option("--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles.")
+@profiles_option
 @format_option
 def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[Path, ...], form: str) -> None:
     """Show one entry with its figures, grades and sources.
@@ -211,17 +189,26 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
     if dot is not None:
         if subject is None:
             raise click.UsageError("--dot goes with hardware or model")
-        if kind == "hardware" and data["kind"] == "device":
-            raise click.UsageError(f"--dot draws a system; {data['id']} is a device")
+        if kind == "hardware" and data["kind"] not in ("node", "rack"):
+            raise click.UsageError(f"--dot draws a system; {data['id']} is a {data['kind']}")
+        from planner.cli.hardware_dot import dot_of
         from planner.documents import write_whole
 
+        text = dot_of(subject.graph()) if kind == "hardware" else _dot(subject.graph())
         if str(dot) == "-":
-            click.echo(_dot(subject.graph()), nl=False)
+            click.echo(text, nl=False)
             return
-        write_whole(dot, _dot(subject.graph()), force=force)
+        write_whole(dot, text, force=force)
     if form == "json":
         echo_json(data)
+    elif kind == "hardware" and data["kind"] in ("memory", "interconnect", "site"):
+        from planner.cli.part_view import print_part
+
+        print_part(subject)
     elif kind == "hardware":
-        _print_hardware(subject)
+        from planner.cli.hardware_tree import print_tree
+
+        print_tree(subject, terminal_width(80))
+        _say_file(name, data["kind"], folders)
     else:
         _print_pairs(f"{kind} {data['id']}", data)

@@ -19,6 +19,9 @@ from planner.hardware.schema import DIMENSIONS, HardwareSelection, System
 from planner.quantities import Dimension, Figure, parse_quantity
 
 MAX_CHARACTERS = 512
+USD_PER_W = (14.5, 24.0, 33.0)
+"""Capital cost over stated power of the systems of the catalogue: 10th percentile, median, 90th."""
+
 _ROWS = {"memory": "tiers", "tier": "tiers", "link": "links", "domain": "domains"}
 _UNIT = re.compile(r"[A-Za-zµ$%/][^\s\d]*$")
 
@@ -46,8 +49,30 @@ def _of_part(place: str, part: Any) -> Iterator[tuple[str, Figure]]:
 
 
 def unknown_figures(system: System) -> list[tuple[str, Figure]]:
-    """``(address, figure)`` of each figure that planning needs and nobody has published; writes are not planned."""
+    """``(address, figure)`` of each figure that a plan may need and nobody has published; writes are not planned."""
     return [(address, figure) for address, figure in figures_of(system) if not figure.known and not address.endswith(".write")]
+
+
+def with_estimates(selection: HardwareSelection) -> HardwareSelection:
+    """The selection with an estimate in place of a capital cost that nobody has published, from its stated power."""
+    system = selection.system
+    if system.capex.known:
+        return selection
+    if system.capex.has_default:
+        numbers, source = (system.capex.lowest, system.capex.value, system.capex.highest), "the profile's stated default"
+    else:
+        low, value, high = (system.power.value * ratio for ratio in USD_PER_W)
+        numbers, source = (low, value, high), "{1:g} USD a watt of stated power, {0:g} to {2:g}".format(*USD_PER_W)
+    estimate = Figure(
+        low=numbers[0],
+        value=numbers[1],
+        high=numbers[2],
+        source=f"estimate: {source}; {system.capex.reason}",
+        as_of=system.capex.as_of,
+        grade="C",
+        note="median, 10th and 90th percentile of the systems of the catalogue" if not system.capex.has_default else "",
+    )
+    return selection.model_copy(update={"system": system.model_copy(update={"capex": estimate})})
 
 
 def apply_settings(pools: Mapping[str, HardwareSelection], settings: Sequence[str]) -> dict[str, HardwareSelection]:

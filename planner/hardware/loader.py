@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError, nearest
+from planner.hardware.compose import expand, names_parts
+from planner.hardware.estimate import complete
+from planner.hardware.joining import explain, from_toml, merge
+from planner.hardware.kinds import CALLED, EXPECTED, SCHEMAS, SORTS, Profile
+from planner.hardware.parts import InterconnectPart, MemoryPart, Site
 from planner.hardware.schema import Device, DeviceProfile, HardwareSelection, System
 from planner.plugins import registry
 
@@ -28,7 +34,7 @@ MAX_PROFILE_BYTES = 2**20
 MAX_PROFILES = 2000
 MAX_EXTENDS = 16
 
-_Profile = TypeVar("_Profile", System, DeviceProfile)
+_Profile = TypeVar("_Profile", System, DeviceProfile, MemoryPart, InterconnectPart, Site)
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -75,18 +81,33 @@ def load_hardware(name: str | Path, *, folders: Iterable[Path] = ()) -> Hardware
     return HardwareSelection(system=system, count=count, auto=auto)
 
 
+def find_profile(name: str, kind: str, *, folders: Iterable[Path] = ()) -> Path:
+    """The file that a name of the kind (``device``, ``node``, …) is read from, with or without ``:N``."""
+    return ProfileSource(folders).resolve(_split_count(name)[0], SORTS.get(kind, "system"))
+
+
 def load_device(name: str, *, folders: Iterable[Path] = ()) -> DeviceProfile:
     """A device by catalogue id, alias or path, with the memory it owns."""
     source = ProfileSource(folders)
     return source.read(source.resolve(name, "device"), DeviceProfile)
 
 
-def read_profile(path: Path, *, folders: Iterable[Path] = (), today: date | None = None) -> System | DeviceProfile:
-    """Read and check one profile file of either kind; given ``today``, a profile dated later is refused too."""
+def load_part(name: str, *, folders: Iterable[Path] = ()) -> MemoryPart | InterconnectPart:
+    """A memory or interconnect by catalogue id, alias or path."""
     source = ProfileSource(folders)
-    kind = source.document(path).get("kind")
-    profile: System | DeviceProfile
-    profile = source.read(path, DeviceProfile) if kind == "device" else source.read(path, System)
+    return source.read_part(source.resolve(name, "part"))
+
+
+def load_site(name: str, *, folders: Iterable[Path] = ()) -> Site:
+    """A site by catalogue id, alias or path."""
+    source = ProfileSource(folders)
+    return source.read(source.resolve(name, "site"), Site)
+
+
+def read_profile(path: Path, *, folders: Iterable[Path] = (), today: date | None = None) -> Profile:
+    """Read and check one profile file of any kind; given ``today``, a profile dated later is refused too."""
+    source = ProfileSource(folders)
+    profile = source.read_any(path)
     if today is not None and profile.as_of > today:
         raise InputError(f"as_of: {profile.as_of} lies in the future", where=str(path), mend="correct the date")
     return profile
@@ -127,7 +148,7 @@ class ProfileSource:
         for folder in self.folders:
             if not folder.is_dir():
                 raise InputError("is not a folder", where=str(folder), mend="name a folder that holds profiles")
-        self.folders.append(builtin_folder())
+        self.folders.append(registry("planner.hardware").folder("builtin"))
         self._documents: dict[str, dict[str, Any]] = {}
         self._heads: dict[Path, _Head] = {}
 
@@ -139,7 +160,7 @@ class ProfileSource:
     @cached_property
     def _plugins_by_folder(self) -> list[list[Path]]:
         """The profiles of other packages, looked for only when planner's own do not have the name."""
-        return [_profiles_below(folder) for folder in _plugin_folders()]
+        return list(_packs().values())
 
     @property
     def files(self) -> list[Path]:
@@ -152,7 +173,7 @@ class ProfileSource:
         return [path for paths in self._plugins_by_folder for path in paths]
 
     def resolve(self, name: str, want: str, *, but: Path | None = None) -> Path:
-        """The file of a catalogue id or alias of the wanted sort (``device``, ``system`` or ``profile``), or a path as it is."""
+        """The file of a catalogue id or alias of the wanted sort (one of ``SORTS`` or ``profile``), or a path as it is."""
         if name.endswith(".toml") or "/" in name or os.sep in name:
             return Path(name)
         known: set[str] = set()
@@ -187,7 +208,7 @@ class ProfileSource:
             return _Head(path, "unreadable", (path.stem,), "")
         aliases = data.get("aliases")
         names = [data.get("id", path.stem), *(aliases if isinstance(aliases, list) else ())]
-        sort = "device" if data.get("kind") == "device" else "system"
+        sort = SORTS.get(str(data.get("kind")), "system")
         return _Head(path, sort, tuple(str(name) for name in names), str(data.get("device", "")))
 
     def _top(self, path: Path) -> dict[str, Any]:
@@ -217,7 +238,7 @@ class ProfileSource:
         return self._joined(path, ())
 
     def names(self, sort: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
-        """Every profile of the sort (``device`` or ``system``) in the folders, with its id and aliases."""
+        """Every profile of the sort in the folders, with its id and aliases."""
         for path in self.files:
             head = self._head(path)
             if head.sort == sort:
@@ -236,22 +257,23 @@ class ProfileSource:
         if extends is None:
             return data
         chain = (*seen, _real(path))
-        base = self._reference(extends, path, "extends")
+        base = self._reference(extends, path, "extends", "profile")
         if _real(base) in chain:
             names = " -> ".join(step.stem for step in (*chain, base))
             raise InputError(f"extends: the profiles extend one another in a circle ({names})", where=str(path), mend="break it")
         if len(chain) >= MAX_EXTENDS:
             raise InputError(f"extends: more than {MAX_EXTENDS} profiles in a row", where=str(path), mend="shorten the chain")
-        inherited = {key: value for key, value in self._joined(base, chain).items() if key not in _OWN_KEYS}
+        left = {*_OWN_KEYS, *(("capex", "power") if names_parts(data) else ())}  # what parts change is estimated anew
+        inherited = {key: value for key, value in self._joined(base, chain).items() if key not in left}
         if isinstance(device := inherited.get("device"), str):
-            inherited["device"] = self._reference(device, base, "device")
+            inherited["device"] = self._reference(device, base, "device", "device")
         return {
-            key: _merge(inherited[key], data[key]) if key in inherited and key in data else value
+            key: merge(inherited[key], data[key]) if key in inherited and key in data else value
             for key, value in (inherited | data).items()
         }
 
-    def _reference(self, name: object, path: Path, key: str) -> Path:
-        """The file that ``extends`` or ``device`` of the profile at ``path`` names; only the catalogue or below its folder."""
+    def _reference(self, name: object, path: Path, key: str, want: str) -> Path:
+        """The file that ``key`` of the profile at ``path`` names; only the catalogue or below its folder."""
         if isinstance(name, Path):
             return name
         if not isinstance(name, str) or not name or len(name) > 256 or not name.isprintable():
@@ -263,7 +285,7 @@ class ProfileSource:
             if beside.is_file() and _below(beside, path) and _real(beside) != _real(path):
                 return beside
             try:
-                return self.resolve(name, "device" if key == "device" else "profile", but=path)
+                return self.resolve(name, want, but=path)
             except InputError as error:
                 raise InputError(f"{key}: {error.what}", where=str(path), mend=error.mend) from None
         target = path.parent / name
@@ -276,29 +298,75 @@ class ProfileSource:
         where = str(path)
         data = self.document(path)
         found = data.get("kind")
-        if found not in ("device", "node", "rack"):
-            raise InputError(f"kind: expected device, node or rack, got {found!r}", where=where, mend="correct it")
-        if (found == "device") != (kind is DeviceProfile):
-            what = "a device, not a system" if found == "device" else "a system, not a device"
-            raise InputError(f"is {what}", where=where, mend="see planner list hardware")
+        if not isinstance(found, str) or found not in SCHEMAS:
+            raise InputError(f"kind: {EXPECTED}, got {found!r}", where=where, mend="correct it")
+        schema: object = SCHEMAS[found]
+        if schema is not kind:
+            what = f"is {CALLED[schema]}, not {CALLED[kind]}"
+            raise InputError(what, where=where, mend=f"see planner list hardware --kind {found}")
         if data.get("schema") != 1:
             raise InputError(f"schema: expected 1, got {data.get('schema')!r}", where=where, mend="write schema = 1")
         if kind is System:
             data = self.with_device(data, path)
+        elif kind is DeviceProfile:
+            data, _ = expand(data, path, self)
         try:
             return kind.model_validate(data)
         except ValidationError as error:
-            raise _explain(error, where, data) from None
+            raise explain(error, where, data) from None
+
+    def read_any(self, path: Path) -> Profile:
+        """The profile of whatever kind it is."""
+        profile: Profile = self.read(path, SCHEMAS.get(str(self.document(path).get("kind")), System))
+        return profile
+
+    def read_part(self, path: Path) -> MemoryPart | InterconnectPart:
+        """The memory or interconnect at ``path``."""
+        kind = self.document(path).get("kind")
+        return self.read(path, InterconnectPart) if kind == "interconnect" else self.read(path, MemoryPart)
+
+    def part(self, name: object, path: Path, key: str) -> MemoryPart | InterconnectPart:
+        """The part that ``key`` of the profile at ``path`` names."""
+        return self.read_part(self._reference(name, path, key, "part"))
+
+    def chain(self, path: Path) -> list[Path]:
+        """The profiles that a file extends, the nearest first; joining has shown that they form no circle."""
+        bases: list[Path] = []
+        while (extends := self.raw(path).get("extends")) is not None:
+            path = self._reference(extends, path, "extends", "profile")
+            bases.append(path)
+        return bases
+
+    def holders(self, device: str, but: Path) -> list[System]:
+        """The sound systems of the folders that hold a device and say what they cost and draw, by id."""
+        found: dict[str, System] = {}
+        for path in self.files:
+            if self._head(path).sort != "system" or _real(path) == _real(but):
+                continue
+            with suppress(InputError):
+                data = self.document(path)
+                held = data.get("device")
+                if not {"capex", "power"} <= set(data) or not isinstance(held, str | Path):
+                    continue
+                if Path(held).stem == device or device in self._head(self._reference(held, path, "device", "device")).names:
+                    system = self.read(path, System)
+                    found.setdefault(system.id, system)
+        return [found[key] for key in sorted(found)]
 
     def with_device(self, data: dict[str, Any], path: Path) -> dict[str, Any]:
+        """The system's table with its device, its parts and what is estimated in place."""
+        data, uses = expand(self._device_in_place(data, path), path, self)
+        return complete(data, path, uses, self)
+
+    def _device_in_place(self, data: dict[str, Any], path: Path) -> dict[str, Any]:
         """Put the device's compute in place of its id, and its memory before the system's own tiers."""
         reference = data.get("device")
         if isinstance(reference, dict):
-            return _from_toml(data, str(path))
+            return from_toml(data, str(path))
         if reference is None:
             raise InputError("device: is missing", where=str(path), mend="name the device's profile")
-        device = self.read(self._reference(reference, path, "device"), DeviceProfile)
-        data = _from_toml(data, str(path))
+        device = self.read(self._reference(reference, path, "device", "device"), DeviceProfile)
+        data = from_toml(data, str(path))
         own = data.get("tiers", [])
         if not isinstance(own, list):
             raise InputError("tier: expected [[tier]] tables", where=str(path), mend="write [[tier]]")
@@ -308,24 +376,31 @@ class ProfileSource:
         return data | {"device": Device.model_validate(values), "tiers": [*device.memory, *own]}
 
 
-def _plugin_folders() -> list[Path]:
-    """Profile folders that other packages offer.
+def _packs() -> dict[str, list[Path]]:
+    """The profile files of other packages, by the name of the pack.
 
     A package that fails must not stop what needs no plugin: it is passed over, and ``planner list plugins`` says why.
     """
-    folders = []
     packs = registry("planner.hardware")
-    for name, offer in packs.load_all().items():
+    found = {}
+    for name, folder in packs.other_folders().items():
         try:
-            folder = offer() if callable(offer) else offer
-        except Exception as error:
-            packs.report(name, f"{type(error).__name__}: {error}")
-            continue
-        if isinstance(folder, str | Path) and Path(folder).is_dir():
-            folders.append(Path(folder))
-        else:
-            packs.report(name, f"offers no folder of profiles but {type(folder).__name__}")
-    return folders
+            found[name] = _profiles_below(folder)
+        except InputError as error:
+            packs.report(name, str(error))
+    return found
+
+
+def check_packs() -> None:
+    """Read every profile of other packages; the first fault of each pack is on record with the registry then."""
+    source = ProfileSource(())
+    for name, paths in _packs().items():
+        for path in paths:
+            try:
+                source.read_any(path)
+            except InputError as error:
+                registry("planner.hardware").report(name, str(error))
+                break
 
 
 def _profiles_below(folder: Path) -> list[Path]:
@@ -348,47 +423,3 @@ def _real(path: Path) -> Path:
 
 def _below(target: Path, path: Path) -> bool:
     return _real(target).is_relative_to(_real(path).parent)
-
-
-def _explain(error: ValidationError, where: str, data: dict[str, Any]) -> InputError:
-    """The first fault, with the id of a row in place of its number."""
-    fault = explain_validation(error, where)
-    return InputError(label_rows(fault.what, data), where=where, mend=fault.mend)
-
-
-def label_rows(text: str, data: dict[str, Any]) -> str:
-    """``tiers.1.read`` at the start of a text as ``tier.host.read``."""
-
-    def named(match: re.Match[str]) -> str:
-        rows, number = data.get(match[1]), int(match[2])
-        row = rows[number] if isinstance(rows, list | tuple) and number < len(rows) else None
-        name = row.get("id") if isinstance(row, dict) else getattr(row, "id", None)
-        return f"{match[1].removesuffix('s')}.{name}" if isinstance(name, str) else match[0]
-
-    text = re.sub(r"^(tiers|links|domains|memory)\.(\d+)", named, text)
-    return re.sub(r"^(tier|link|domain)s\b(?=[.:])", r"\1", text)
-
-
-def _from_toml(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """TOML writes one table per ``[[tier]]``; the object holds ``tiers``."""
-    plural = {"tier": "tiers", "link": "links", "domain": "domains"}
-    for one, many in plural.items():
-        if many in data:
-            raise InputError(f"{many}: unknown key", where=where, mend=f"write [[{one}]]")
-    return {plural.get(key, key): value for key, value in data.items()}
-
-
-def _merge(base: Any, over: Any) -> Any:
-    """``over`` laid on ``base``: tables join, rows with an id join by id, a figure or curve is replaced as a whole."""
-    if isinstance(base, dict) and isinstance(over, dict) and not {"value", "points", "unknown"} & set(over):
-        return base | {key: _merge(base[key], value) if key in base else value for key, value in over.items()}
-    if _rows(base) and _rows(over):
-        joined = {row["id"]: row for row in base}
-        for row in over:
-            joined[row["id"]] = _merge(joined[row["id"]], row) if row["id"] in joined else row
-        return list(joined.values())
-    return over
-
-
-def _rows(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in value)

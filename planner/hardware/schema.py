@@ -50,13 +50,30 @@ DIMENSIONS: dict[str, Dimension] = {
     "allreduce_efficiency": "fraction",
     "alltoall_efficiency": "fraction",
     "p2p_efficiency": "fraction",
+    "reverse_efficiency": "fraction",
+    "both_ways": "bytes_per_s",
+    "allreduce_startup": "s",
+    "oneshot_startup": "s",
+    "alltoall_startup": "s",
+    "p2p_startup": "s",
     "startup": "s",
     "latency": "s",
     "iops": "per_s",
     "power": "w",
     "capex": "usd",
+    "energy": "j_per_bit",
+    "endurance": "bytes",
+    "dwpd": "count",
+    "warranty": "years",
+    "usd_per_gb": "usd_per_gb",
+    "electricity": "usd_per_kwh",
+    "pue": "count",
+    "life": "years",
 }
 """The unit of every figure in a profile, by key."""
+
+CLASS_DEFAULT = "class default: "
+"""Begins the source of a figure that is not of the part but of its class (``planner.hardware.defaults``), with its own date."""
 
 ONE_WAY_LIMIT_BYTES_PER_S = {
     "pcie4-x4": 8e9,
@@ -81,6 +98,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=120)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Origin = Literal["domestic", "western"]
 Status = Literal["shipping", "announced", "cancelled"]
+TierKind = Literal["hbm", "gddr", "lpddr", "ddr", "cxl", "hbf", "ssd", "hdd", "remote"]
+LinkKind = Literal["pcie", "c2c", "nvlink", "ub", "hccs", "xgmi", "ualink", "ethernet", "infiniband", "nvme", "cxl"]
 
 
 class _Part(BaseModel):
@@ -176,7 +195,7 @@ class Tier(_Part):
     """
 
     id: Identifier
-    kind: Literal["hbm", "gddr", "lpddr", "ddr", "cxl", "ssd", "remote"]
+    kind: TierKind
     role: Literal["device", "host", "disk"]
     owner: Identifier
     devices_sharing: Count
@@ -211,17 +230,20 @@ class Link(_Part):
 
     Links of one contention ``group`` (a PCIe switch, a socket) that serve the same device together carry at most what the
     widest of them does.
-    On a ``half`` duplex link both directions share the bandwidth.
+    On a ``half`` duplex link both directions share the bandwidth. ``efficiency`` is the share of it that reads by the device
+    reach; ``reverse_efficiency`` that of writes, where it is another. ``both_ways``: bytes/s each way while both are busy.
     """
 
     id: Identifier
-    kind: Literal["pcie", "c2c", "nvlink", "ub", "hccs", "xgmi", "ualink", "ethernet", "infiniband", "nvme", "cxl"]
+    kind: LinkKind
     generation: str = ""
     between: tuple[Identifier, Identifier]
     direction: Literal["one-way"]
     bandwidth: BytesPerSecond
     devices_sharing: Count
     efficiency: Fraction
+    reverse_efficiency: Fraction | None = None
+    both_ways: BytesPerSecond | None = None
     latency: Seconds
     duplex: Literal["full", "half"]
     group: Identifier | None = None
@@ -234,6 +256,12 @@ class Link(_Part):
     @model_validator(mode="after")
     def _generation(self) -> Link:
         _refuse_bidirectional(self.generation, self.bandwidth.value / self.devices_sharing)
+        each = self.bandwidth.highest / (2.0 if self.duplex == "half" else 1.0)
+        if self.both_ways is not None and self.both_ways.value > each:
+            what = "half the bandwidth of a half duplex link" if self.duplex == "half" else "the link's bandwidth"
+            raise ValueError(
+                f"both_ways: {self.both_ways.value / 1e9:g} GB/s each way is above {what}; write one direction's rate"
+            )
         return self
 
     @property
@@ -247,6 +275,11 @@ class Domain(_Part):
 
     ``bandwidth`` is one-way bytes/s per device; the efficiencies are fractions of it per kind of traffic; ``latency`` is that
     of one small message. ``group`` names the links that the network's port shares its way with (see ``Link``).
+
+    A startup is the time of that operation with next to no bytes, so that an operation takes
+    ``startup + bytes / (bandwidth * efficiency)`` (the alpha-beta line of a curve measured over sizes): of a whole all-reduce
+    (default two latencies), of a dispatch or a combine of tokens (default one), of one message (default one). With
+    ``oneshot_startup`` small all-reduces may also run in one step, each device reading every other's whole payload.
     """
 
     id: Identifier
@@ -257,6 +290,10 @@ class Domain(_Part):
     allreduce_efficiency: Fraction
     alltoall_efficiency: Fraction
     p2p_efficiency: Fraction
+    allreduce_startup: Seconds | None = None
+    oneshot_startup: Seconds | None = None
+    alltoall_startup: Seconds | None = None
+    p2p_startup: Seconds | None = None
     topology: Literal["switch", "mesh", "torus"]
     network: Identifier
     group: Identifier | None = None
@@ -449,7 +486,7 @@ def _dated(part: BaseModel, key: str) -> Iterator[tuple[str, date]]:
         path = f"{key}.{name}" if key else name
         items = value if isinstance(value, tuple) else tuple(value.values()) if isinstance(value, dict) else (value,)
         for item in items:
-            if isinstance(item, Figure | Curve) and item.as_of is not None:
+            if isinstance(item, Figure | Curve) and item.as_of is not None and not item.source.startswith(CLASS_DEFAULT):
                 yield path, item.as_of
             elif isinstance(item, BaseModel):
                 label = getattr(item, "id", None) or getattr(item, "dtype", None) or ""

@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from planner.hardware.schema import DIMENSIONS, DeviceProfile, System
+from planner.hardware.kinds import Profile
+from planner.hardware.schema import DIMENSIONS
 from planner.quantities import Figure, format_quantity
 
 
-def to_toml(profile: System | DeviceProfile) -> str:
+def to_toml(profile: Profile) -> str:
     """The whole profile as TOML, nothing left to other files; reading it gives an equal object."""
-    singular = {"tiers": "tier", "links": "link", "domains": "domain", "schema_version": "schema"}
+    singular = {"tiers": "tier", "links": "link", "domains": "domain", "prices": "price", "schema_version": "schema"}
     lines: list[str] = []
     _write_table(profile, "", lines, singular)
     return "\n".join(lines).strip() + "\n"
@@ -32,7 +33,7 @@ def _write_table(part: BaseModel, prefix: str, lines: list[str], singular: dict[
         elif isinstance(value, BaseModel | dict) or (isinstance(value, tuple) and isinstance(value[0], BaseModel)):
             nested.append((prefix + name, value))
         else:
-            lines.append(f"{name} = {_literal(value)}")
+            lines.append(f"{name} = {literal(value)}")
     for name, value in nested:
         if isinstance(value, tuple):
             for row in value:
@@ -51,20 +52,21 @@ def _figure(key: str, figure: Figure) -> str:
     dimension = DIMENSIONS[key]
     parts = []
     if not figure.known:
-        parts = [f"unknown = {_literal(figure.reason)}", f"as_of = {_literal(figure.as_of)}"]
+        parts = [f"unknown = {literal(figure.reason)}", f"as_of = {literal(figure.as_of)}"]
         if figure.has_default:
             stated = {"default": figure.value, "low": figure.lowest, "high": figure.highest}
-            parts += [f"{name} = {_literal(format_quantity(value, dimension))}" for name, value in stated.items()]
+            parts += [f"{name} = {literal(format_quantity(value, dimension))}" for name, value in stated.items()]
         return "{ " + ", ".join(parts) + " }"
     for name, value in figure:
         if value is None or value == "":
             continue
-        text = _literal(format_quantity(value, dimension)) if name in ("value", "low", "high") else _literal(value)
+        text = literal(format_quantity(value, dimension)) if name in ("value", "low", "high") else literal(value)
         parts.append(f"{name} = {text}")
     return "{ " + ", ".join(parts) + " }"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A value as it stands in TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, date):
@@ -72,7 +74,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
+        return "[" + ", ".join(literal(item) for item in value) + "]"
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("NaN and Infinity are no figures")
     return repr(value)

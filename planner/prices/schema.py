@@ -18,9 +18,11 @@ class OwnedPrices(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     schema_version: Literal[1] = Field(alias="schema", default=1)
-    id: Literal["owned"]
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     as_of: date
     currency: Literal["USD"]
+    site: str | None = Field(default=None, max_length=64)
+    """The site whose electricity, PUE and life these are, where they are one's."""
     cost_of_capital: FractionFigure
     """Per year."""
     life: YearsFigure
@@ -51,7 +53,8 @@ class OwnedPrices(BaseModel):
         return self
 
 
-PRICES: Catalogue[OwnedPrices] = Catalogue(Path(__file__).parent / "catalogue", OwnedPrices, "price basis")
+FOLDER = Path(__file__).parent / "catalogue"
+PRICES: Catalogue[OwnedPrices] = Catalogue("planner.prices", OwnedPrices, "price basis")
 
 
 def load_prices(name: str) -> OwnedPrices:
