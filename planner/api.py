@@ -13,7 +13,7 @@ from planner.errors import InputError
 
 if TYPE_CHECKING:
     from planner.architecture import Model
-    from planner.hardware import HardwareSelection
+    from planner.hardware import HardwareSelection, Site
     from planner.plans.inputs import Inputs
     from planner.plans.schema import Plan
     from planner.plans.verify import Violation
@@ -48,15 +48,17 @@ def resolve(
     workload: str | Workload = "interactive",
     runtime: str | Runtime = "generic",
     prices: str | OwnedPrices = "owned",
+    site: str | Site | None = None,
     allow_announced: bool = False,
     settings: Sequence[str] = (),
     **options: Any,
 ) -> Inputs:
     """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; ``settings`` as in ``plan``."""
     from planner.architecture import load_model
-    from planner.hardware import apply_settings
+    from planner.hardware import apply_settings, load_site, with_estimates
     from planner.plans.inputs import Inputs, Options
-    from planner.prices import load_prices
+    from planner.plans.needs import refuse_unknown
+    from planner.prices import at_site, load_prices
     from planner.runtimes import load_runtime
     from planner.workload import load_workload
 
@@ -65,23 +67,25 @@ def resolve(
     )
     for selection in pools.values():
         system = selection.system
-        if selection.auto:
-            raise InputError(
-                f"{system.id}:auto needs a demand to size for, which this version does not take", mend="give a number"
-            )
         if system.status == "cancelled":
             raise InputError(f"{system.id} was cancelled", where="hardware", mend="choose a part that exists")
         if system.status == "announced" and not allow_announced:
             raise InputError(f"{system.id} is announced, not shipping", where="hardware", mend="add --allow-announced")
-    pools = apply_settings(pools, settings)
-    _refuse_unknown(pools)
+    pools = {phase: with_estimates(selection) for phase, selection in apply_settings(pools, settings).items()}
+    subject = load_model(model) if isinstance(model, str) else model
+    if options.get("mtp") == "auto":
+        depth = len(subject.speculation.acceptance) if subject.speculation else 0
+        options["mtp"] = tuple(range(depth + 1))
+    basis = load_prices(prices) if isinstance(prices, str) else prices
+    if site is not None:
+        basis = at_site(basis, load_site(site) if isinstance(site, str) else site)
     try:
         inputs = Inputs(
-            model=load_model(model) if isinstance(model, str) else model,
+            model=subject,
             hardware=pools,
             workload=load_workload(workload) if isinstance(workload, str) else workload,
             runtime=load_runtime(runtime) if isinstance(runtime, str) else runtime,
-            prices=load_prices(prices) if isinstance(prices, str) else prices,
+            prices=basis,
             options=Options(**options),
         )
     except ValidationError as error:
@@ -93,20 +97,8 @@ def resolve(
             where=f"workload {inputs.workload.id}",
             mend="lower --isl or --osl",
         )
+    refuse_unknown(inputs)
     return inputs
-
-
-def _refuse_unknown(pools: dict[str, HardwareSelection]) -> None:
-    """Stop at figures that nobody has published, with their names and how to give them."""
-    from planner.hardware import unknown_figures
-
-    missing = dict(figure for selection in pools.values() for figure in unknown_figures(selection.system))
-    if not missing:
-        return
-    named = ", ".join(f"{name} ({figure.reason})" for name, figure in missing.items())
-    gifts = " ".join(f"--set {name}={'default' if figure.has_default else 'VALUE'}" for name, figure in missing.items())
-    accept = " (default accepts the one that the profile states)" if any(f.has_default for f in missing.values()) else ""
-    raise InputError(f"not known: {named}", where="hardware", mend=f"give {gifts}{accept}")
 
 
 def plan(
@@ -116,6 +108,7 @@ def plan(
     workload: str | Workload = "interactive",
     runtime: str | Runtime = "generic",
     prices: str | OwnedPrices = "owned",
+    site: str | Site | None = None,
     allow_announced: bool = False,
     settings: Sequence[str] = (),
     reporter: Reporter | None = None,
@@ -126,6 +119,7 @@ def plan(
 
     ``model``, ``hardware``, ``workload``, ``runtime`` and ``prices`` are names, paths or loaded objects; ``options`` are the
     fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
+    ``site`` gives the prices its electricity, PUE and planning life: ``"cn-west-hub"`` or a loaded ``Site``.
     ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
     ``stop`` ends the search early: the best plan so far is returned with ``certificate.stopped`` and an honest gap.
 
@@ -139,6 +133,7 @@ def plan(
         workload=workload,
         runtime=runtime,
         prices=prices,
+        site=site,
         allow_announced=allow_announced,
         settings=settings,
         **options,

@@ -23,7 +23,7 @@ from planner.cli.main import COMMANDS
 from planner.cli.main import main as run_main
 from planner.plans.inputs import Inputs, build_context
 from planner.plans.space import declare_space
-from planner.search.conflicts import RESERVE_FIGURES, least_shortage
+from planner.search.shortage import RESERVE_FIGURES, least_shortage
 
 NODE = ("deepseek-v3", "h800-node")
 LLAMA = ("llama-3.1-70b", "h100-node")
@@ -287,7 +287,7 @@ def test_caps_below_one_unit_are_a_conflict(run: Run) -> None:
         ("plan deepseek-v3 ascend-910c-die", ["is a device", "cloudmatrix384"]),
         ("plan deepseek-v3 h800-node:0", ["'0'", "h800-node:0", "NAME:N"]),
         ("plan deepseek-v3 h800-node:999999", ["too much for one plan", "--devices"]),
-        ("plan deepseek-v3 h800-node:auto", ["auto", "give a number"]),
+        ("plan deepseek-v3 h800-node:auto", ["auto", "--rate"]),
         ("plan deepseek-v3 prefill=h800-node", ["both pools", "decode="]),
         ("plan deepseek-v3 prefill=h800-node,decode=", ["'decode='"]),
         ("plan deepseek-v3 h800-node --workload chatt", ["chatt", "did you mean chat"]),

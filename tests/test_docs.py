@@ -41,7 +41,7 @@ def test_the_machine_of_the_docs_plans(tmp_path):
 
     text = (TOP / "docs" / "own-machine.md").read_text()
     files = re.findall(r"```toml\n# file: (\S+)\n(.*?)```", text, re.S)
-    assert [name for name, _ in files] == ["acme-x1.toml", "acme-node.toml"]
+    assert [name for name, _ in files] == ["acme-x1.toml", "acme-node.toml", "my-910c.toml"]
     for name, body in files:
         (tmp_path / name).write_text(body)
     found = plan("llama-3.1-70b", load_hardware(str(tmp_path / "acme-node.toml")))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from planner.api import resolve
 from planner.errors import InfeasibleError
-from planner.hardware import HardwareSelection, System
+from planner.hardware import Domain, HardwareSelection, System
 from planner.plans import Context, Inputs, Plan, build_context, verify_plan
 from planner.plans.evaluate import memory_need
 from planner.plans.operate import (
@@ -248,6 +248,7 @@ def random_decision(context: Context, draw: np.random.Generator) -> Decision | N
                 PoolDecision("decode", second // (two[0] * two[1] * two[3]), *two, batch(), 0),
             ),
             (units,),
+            context.variant,
         )
     units = int(draw.integers(1, pool.units + 1))
     devices = min(units * context.pools["mixed"].unit_devices, pool.devices)
@@ -255,7 +256,9 @@ def random_decision(context: Context, draw: np.random.Generator) -> Decision | N
     if one is None:
         return None
     return Decision(
-        (PoolDecision("mixed", int(draw.integers(1, devices // (one[0] * one[1] * one[3]) + 1)), *one, batch(), chunk),), (units,)
+        (PoolDecision("mixed", int(draw.integers(1, devices // (one[0] * one[1] * one[3]) + 1)), *one, batch(), chunk),),
+        (units,),
+        context.variant,
     )
 
 
@@ -309,7 +312,7 @@ def test_law_2_random_and_greedy_placements_are_no_better(objective: str) -> Non
         assert placed is not None and best is not None
         blend = draw.choice([1.0, 0.3, 0.03])
         shares = np.clip(blend * placed.point.values + (1 - blend) * best.point.values, 0.0, None)[: len(held)]
-        operation = operate(context, Decision((decision,), tuple(u.units for u in plan.units)), (shares,))
+        operation = operate(context, Decision((decision,), tuple(u.units for u in plan.units), context.variant), (shares,))
         if np.isfinite(operation.ttft_s) and all(check.holds for check in checks(context, operation)):
             feasible += 1
             value = operation_objective(context, operation)
@@ -362,6 +365,7 @@ def slowed(inputs: Inputs, c: float) -> Inputs:
     system = inputs.hardware["mixed"].system
     compute = {key: scaled_figures(part, {"peak": 1 / c}) for key, part in system.device.compute.items()}
     rates = {"read": 1 / c, "write": 1 / c, "bandwidth": 1 / c, "iops": 1 / c, "latency": c, "startup": c}
+    rates |= {key: c for key in Domain.model_fields if key.endswith("_startup")}
     system = system.model_copy(
         update={
             "device": system.device.model_copy(update={"compute": compute}),
@@ -407,7 +411,8 @@ def test_law_3_durations_scale_times_on_a_real_system() -> None:
 def larger(context: Context, factor: int) -> Context:
     """Weights, caches, capacities, reserves and the bandwidths of memories and links times a power of two.
 
-    Bytes that tokens carry between devices are of another kind (activations); they and the networks stay.
+    Bytes that tokens carry between devices are of another kind (activations); they and the networks stay. Context parallelism
+    carries cache over networks, so it is left out.
     """
     pools = {}
     for phase, pool in context.pools.items():
@@ -463,7 +468,7 @@ def held_by_tier(state: PoolState) -> dict[str, float]:
 @each_small
 def test_law_3_sizes_change_only_bytes(model: str, memory: float, objective: str) -> None:
     """Bytes and bytes per second times eight: the same configuration at the same speed for the same money."""
-    context = build_context(small_inputs(model, memory, objective, disaggregated=False))
+    context = build_context(small_inputs(model, memory, objective, disaggregated=False, context_parallel=False))
     (one, before), (other, after) = found(context, objective), found(larger(context, 8), objective)
     assert [replace(p, basis=None, period_s=None) for p in one.pools] == [
         replace(p, basis=None, period_s=None) for p in other.pools
@@ -536,7 +541,7 @@ def conserved(plan: Plan, inputs: Inputs) -> None:
         weights = sum(
             size for name, size in items.items() if not name.endswith(("KV cache", "redundant expert slots", "staging buffers"))
         )
-        assert weights == inputs.model.weight_bytes(constants.conversions, draft=bool(inputs.options.mtp))
+        assert weights == inputs.model.weight_bytes(constants.conversions, draft=constants.accept > 1.0)
         memory = pool.memory
         parts = sum(memory[f"{name}_bytes"] for name in ("weights", "kv_cache", "staging"))
         reserve = sum(memory["reserve_bytes"].values())

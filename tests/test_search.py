@@ -15,7 +15,7 @@ import small
 from planner.errors import InfeasibleError
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.evaluate import memory_need
-from planner.plans.inputs import Context, Objective, PoolContext, build_context
+from planner.plans.inputs import Context, Objective, PoolContext, Variant, build_context
 from planner.plans.operate import Decision, Operation, PoolDecision, checks, operate, operation_objective, pool_problem
 from planner.plans.space import PoolSpace, Space, declare_space
 from planner.plans.tiers import resident_shares
@@ -32,18 +32,23 @@ class Feasible:
     decision: Decision
 
 
-def shapes_of(space: PoolSpace) -> list[tuple[int, int, int, int]]:
-    return [(int(s.tp[i]), int(s.dp[i]), int(s.ep[i]), s.pp) for s in space.shapes for i in range(len(s.tp))]
+def shapes_of(space: PoolSpace) -> list[tuple[int, int, int, int, int]]:
+    return [(int(s.tp[i]), int(s.dp[i]), int(s.ep[i]), s.pp, int(s.cp[i])) for s in space.shapes for i in range(len(s.tp))]
 
 
 class BruteForce:
     """Walks the declared space configuration by configuration. No bounds, no cells, no ortools."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.inputs, self.context = inputs, build_context(inputs)
+        self.inputs = inputs
+        self.evaluated = 0
+        self.enter(inputs.options.variants[0])
+
+    def enter(self, variant: Variant) -> None:
+        """Go on in another variant."""
+        self.context = build_context(self.inputs, variant)
         self.space: Space = declare_space(self.context)
         self.placed: dict[PoolDecision, list[Shares]] = {}
-        self.evaluated = 0
 
     def placements(self, pool: PoolContext, decision: PoolDecision) -> list[Shares]:
         """Where everything fits, that; else the best placement, under a TTFT limit for a ladder of limits on the period."""
@@ -65,8 +70,12 @@ class BruteForce:
                 yield np.maximum(solution[1][: len(problem.choices)], 0.0)
 
     def run(self) -> list[Feasible]:
-        found = list(self._aggregated()) if self.space.aggregated else []
-        return found + (list(self._disaggregated()) if self.space.disaggregated else [])
+        found: list[Feasible] = []
+        for variant in self.inputs.options.variants:
+            self.enter(variant)
+            found += list(self._aggregated()) if self.space.aggregated else []
+            found += list(self._disaggregated()) if self.space.disaggregated else []
+        return found
 
     def _try(self, decision: Decision, placed: tuple[Shares, ...]) -> Iterator[Feasible]:
         self.evaluated += 1
@@ -76,29 +85,31 @@ class BruteForce:
 
     def _aggregated(self) -> Iterator[Feasible]:
         space, pool = self.space.pools["mixed"], self.context.pools["mixed"]
-        for tp, dp, ep, pp in shapes_of(space):
+        for tp, dp, ep, pp, cp in shapes_of(space):
             for chunk in space.chunks:
                 for batch in range(1, space.batches + 1):
                     for units in range(1, space.units + 1):
                         most = min(units * pool.unit_devices, space.devices) // (tp * dp * pp)
                         for replicas in range(1, most + 1):
-                            decision = PoolDecision("mixed", replicas, tp, dp, ep, pp, batch, chunk)
+                            decision = PoolDecision("mixed", replicas, tp, dp, ep, pp, batch, chunk, cp=cp)
                             for shares in self.placements(pool, decision):
-                                yield from self._try(Decision((decision,), (units,)), (shares,))
+                                yield from self._try(Decision((decision,), (units,), self.context.variant), (shares,))
 
     def _disaggregated(self) -> Iterator[Feasible]:
         context, spaces = self.context, self.space.pools
         prefill_space, decode_space = (spaces.get(p) or spaces["mixed"] for p in ("prefill", "decode"))
         for first, second, units, more in self.space.splits:
-            for tp, dp, ep, pp in shapes_of(prefill_space):
+            for tp, dp, ep, pp, cp in shapes_of(prefill_space):
                 for chunk in prefill_space.chunks if first >= tp * dp * pp else ():
-                    prefill = PoolDecision("prefill", first // (tp * dp * pp), tp, dp, ep, pp, 0, chunk)
+                    prefill = PoolDecision("prefill", first // (tp * dp * pp), tp, dp, ep, pp, 0, chunk, cp=cp)
                     for shares in self.placements(context.pool("prefill"), prefill):
-                        for tp2, dp2, ep2, pp2 in shapes_of(decode_space):
+                        for tp2, dp2, ep2, pp2, cp2 in shapes_of(decode_space):
                             for batch in range(1, decode_space.batches + 1) if second >= tp2 * dp2 * pp2 else ():
-                                decode = PoolDecision("decode", second // (tp2 * dp2 * pp2), tp2, dp2, ep2, pp2, batch, 0)
+                                instances = second // (tp2 * dp2 * pp2)
+                                decode = PoolDecision("decode", instances, tp2, dp2, ep2, pp2, batch, 0, cp=cp2)
                                 for other in self.placements(context.pool("decode"), decode):
-                                    decision = Decision((prefill, decode), (units, more) if context.separate else (units,))
+                                    counts = (units, more) if context.separate else (units,)
+                                    decision = Decision((prefill, decode), counts, context.variant)
                                     yield from self._try(decision, (shares, other))
 
 
@@ -214,6 +225,7 @@ def test_two_kinds_of_hardware() -> None:
         {"tiers": ("hbm",)},
         {"tiers": ("hbm", "ssd")},
         {"mtp": 1},
+        {"mtp": (0, 1), "kv_dtype": ("bf16", "fp8")},
     ],
 )
 def test_options(options: dict[str, Any]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +19,32 @@ from planner.quantities import Dimension, parse_quantity
 if TYPE_CHECKING:
     from rich.table import Table
 
+PROFILES_VARIABLE = "PLANNER_PROFILES"
+"""Environment variable with folders of hardware profiles."""
+
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", help="Table for people, JSON for programs."
+)
+
+
+def profile_folders(given: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The folders that are searched before the catalogue: those given, then those of ``PLANNER_PROFILES`` (split as the
+    platform splits PATH), then ``profiles`` in planner's configuration folder if there is one."""
+    named = [Path(name) for name in os.environ.get(PROFILES_VARIABLE, "").split(os.pathsep) if name]
+    for folder in named:
+        if not folder.is_dir():
+            raise InputError("is not a folder", where=f"{PROFILES_VARIABLE}: {folder}", mend="correct the variable")
+    own = Path(click.get_app_dir("planner")) / "profiles"
+    return (*given, *named, *([own] if own.is_dir() else []))
+
+
+profiles_option = click.option(
+    "--profiles",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    callback=lambda context, parameter, given: profile_folders(given),
+    help="A folder of hardware profiles, searched first.",
 )
 
 
@@ -53,6 +80,10 @@ TIME = Quantity("s", "ms", "time", 1e-12, 1e9)
 TOKENS = Quantity("tokens", None, "tokens", 1, 16_777_216)
 
 
+UNBOUNDED = 10_000
+"""Columns of an output that nobody looks at in a terminal."""
+
+
 def echo_json(value: Any) -> None:
     """Canonical JSON on stdout."""
     from planner.plans.numbers import canonical, to_json
@@ -60,11 +91,20 @@ def echo_json(value: Any) -> None:
     click.echo(to_json(canonical(value)), nl=False)
 
 
-def print_table(table: Table) -> None:
-    """A table on stdout: as wide as the terminal, 100 columns where there is none."""
+def terminal_width(otherwise: int) -> int:
+    """Columns of the terminal, or what ``COLUMNS`` says; ``otherwise`` where there is neither."""
+    asked = os.environ.get("COLUMNS", "")
+    if re.fullmatch(r"[1-9][0-9]{0,4}", asked):
+        return int(asked)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else otherwise
+
+
+def print_table(table: Table, width: int | None = None) -> None:
+    """A table on stdout: as wide as the terminal, 100 columns where there is none, or ``width``."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 100
+    if width is None and not sys.stdout.isatty():
+        width = 100
     Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False).print(table)
 
 
@@ -77,6 +117,45 @@ def new_table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def number(value: float | None) -> str:
+    """Three or four significant digits without an exponent where that is readable."""
+    if value is None:
+        return "-"
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.3g}"
+
+
+def fit_columns(rows: list[list[str]], columns: dict[str, int], width: int) -> tuple[list[str], list[list[str]]]:
+    """The columns that fit ``width``, and the rows cut to them, one line each.
+
+    ``columns``: name to the least width that is of use. Cells that are cut end in an ellipsis; columns give way from the last,
+    first in width and then altogether; the first stays whole.
+    """
+    width -= 2  # the table's own margin
+    names = list(columns)
+    natural = [max(len(name), *(len(row[i]) for row in rows)) for i, name in enumerate(names)]
+    least = [natural[0], *(min(full, columns[name]) for name, full in zip(names[1:], natural[1:], strict=True))]
+    kept = len(names)
+    while kept > 1 and sum(least[:kept]) + _GAP * (kept - 1) > width:
+        kept -= 1
+    spare = width - sum(least[:kept]) - _GAP * (kept - 1)
+    sizes = []
+    for low, full in zip(least[:kept], natural[:kept], strict=True):
+        more = max(0, min(full - low, spare))
+        spare -= more
+        sizes.append(low + more)
+    return names[:kept], [[_cut(cell, size) for cell, size in zip(row, sizes, strict=False)] for row in rows]
+
+
+_GAP = 3
+"""Columns between two cells of ``new_table``."""
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else text[: size - 1] + "…"
 
 
 def read_plan_argument(name: str) -> tuple[Any, str]:
@@ -102,3 +181,14 @@ def hint(text: str) -> None:
 def compact(value: Any) -> str:
     """A value on one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def whole_numbers(text: str, option: str, most: int) -> tuple[int, ...]:
+    """``"0,1,2"`` as numbers from 0 to ``most``."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or any(not 0 <= value <= most for value in values):
+        raise InputError(f"cannot read {text[:64]!r}", where=option, mend=f"write whole numbers from 0 to {most}, as 0,1")
+    return values

@@ -16,6 +16,7 @@ from planner.version import __version__
 COMMANDS = {
     "list": "hardware, models, workloads, runtimes, prices, exporters or plugins",
     "show": "one hardware profile, model, workload or runtime",
+    "init": "a commented hardware profile or workload to fill in",
     "lint": "every fault of hardware profiles, and how to mend it",
     "kv": "what the caches of a sequence hold and have read at a context",
     "plan": "the best deployment of a model on hardware, with a proved gap",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -9,8 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import TIME, TOKENS, Range, echo_json, format_option, hint, new_table, print_table
-from planner.errors import InfeasibleError, StoppedError
+from planner.cli.common import (
+    TIME,
+    TOKENS,
+    Quantity,
+    Range,
+    echo_json,
+    format_option,
+    hint,
+    new_table,
+    number,
+    print_table,
+    profiles_option,
+    whole_numbers,
+)
+from planner.errors import InfeasibleError, InputError, StoppedError
 
 if TYPE_CHECKING:
     from planner.plans.schema import Interval, Plan
@@ -44,6 +58,36 @@ def _workload(
         raise explain_validation(error, "workload options") from None
 
 
+def _with_experts(workload: Workload, text: str | None) -> Workload:
+    """The workload with another use of experts: ``uniform``, ``zipf:EXPONENT`` or a file of loads."""
+    from planner.workload.experts import ExpertPopularity, read_popularity
+
+    if text is None:
+        return workload
+    kind, _, number = text.partition(":")
+    if kind == "zipf" and re.fullmatch(r"\d{1,2}(\.\d{1,6})?", number, re.ASCII) and float(number) <= 16:
+        use = ExpertPopularity(kind="zipf", exponent=float(number))
+    elif kind in ("zipf", "uniform"):
+        if number or kind == "zipf":
+            raise InputError(f"cannot read {text[:64]!r}", where="--experts", mend="write uniform, zipf:0.8 or a file of loads")
+        use = ExpertPopularity()
+    else:
+        use = read_popularity(Path(text))
+    source = f"experts given on the command line, otherwise: {workload.source}"
+    name = workload.id if workload.id.endswith("-custom") else f"{workload.id}-custom"
+    return workload.model_copy(update={"experts": use, "id": name, "source": source})
+
+
+def _spare(text: str | None) -> dict[str, Any]:
+    """``2`` or ``1:system`` as options."""
+    if text is None:
+        return {}
+    count, _, what = text.partition(":")
+    if not count.isascii() or not count.isdigit() or len(count) > 4 or what not in ("", "node", "unit", "system"):
+        raise InputError(f"cannot read {text[:64]!r}", where="--spare", mend="write N, N:node, N:unit or N:system")
+    return {"spare": int(count), "spare_of": what or "node"}
+
+
 @click.command("plan")
 @click.argument("model")
 @click.argument("hardware")
@@ -55,6 +99,13 @@ def _workload(
 @click.option("--ttft", type=TIME, help="Limit on the expected mean time to first token (2s; bare numbers are ms).")
 @click.option("--tpot", type=TIME, help="Limit on the expected mean time per output token (50ms; bare numbers are ms).")
 @click.option("--concurrency", type=click.IntRange(1), help="At most this many requests in flight.")
+@click.option("--rate", type=Quantity("per_s", "/s", "RATE", 0.0, 1e12), help="Requests to serve in the hours of service (50/s).")
+@click.option("--tokens-per-day", type=Range(0, 1e24, min_open=True), help="Input and output tokens to serve in a day.")
+@click.option(
+    "--spare",
+    metavar="N[:node|unit|system]",
+    help="Keep N nodes (purchasable units, systems) of each pool idle for when one fails.",
+)
 @click.option(
     "--objective",
     type=click.Choice(["cost", "throughput", "latency"]),
@@ -65,9 +116,26 @@ def _workload(
 @click.option("--tiers", help="Memories that may be used, by kind, role or id (hbm,host).")
 @click.option("--runtime", default="generic", show_default=True, help="A runtime of the catalogue or a TOML file.")
 @click.option("--weight-dtype", help="Store the layers' matrices in this dtype (bf16, fp8, int8, fp4, int4).")
-@click.option("--kv-dtype", default="bf16", show_default=True, help="Dtype of the KV cache (bf16, fp8).")
-@click.option("--mtp", type=click.IntRange(0, 8), default=0, show_default=True, help="Draft tokens per step.")
+@click.option(
+    "--kv-dtype",
+    default="bf16",
+    show_default=True,
+    help="Dtype of the KV cache (bf16, fp8), or several to choose from: bf16,fp8.",
+)
+@click.option(
+    "--mtp", default="0", show_default=True, help="Draft tokens per step, several to choose from (0,1,2), or auto: all there are."
+)
+@click.option(
+    "--experts", "expert_use", help="How tokens spread over experts: uniform, zipf:0.8, or a JSON or CSV file of loads."
+)
+@click.option(
+    "--redundant-experts",
+    default="0",
+    show_default=True,
+    help="Expert slots of a rank for copies, or several to choose from: 0,1.",
+)
 @click.option("--price-basis", default="owned", show_default=True, help="A price basis of the catalogue, or a TOML file like it.")
+@click.option("--site", help="Electricity, PUE and life of this site, in place of the basis's: cn-west-hub, or a TOML file.")
 @click.option("--utilisation", type=Range(0, 1, min_open=True), help="Share of hours in which the load is served.")
 @click.option("--max-power-kw", type=Range(0, 1e12, min_open=True), help="Stated power of all units used.")
 @click.option("--max-usd-per-hour", type=Range(0, 1e12, min_open=True), help="Cost of all units used.")
@@ -78,9 +146,7 @@ def _workload(
     show_default=True,
     help="Who pays for prefill: computed tokens, all input tokens, or by FLOPs.",
 )
-@click.option(
-    "--profiles", "folders", multiple=True, type=click.Path(path_type=Path), help="A folder of hardware profiles, searched first."
-)
+@profiles_option
 @click.option(
     "--set",
     "settings",
@@ -89,6 +155,21 @@ def _workload(
     help='Replace a figure of the hardware: ascend-950dt.memory.hbm.read="4.0 TB/s", or 3.6..4.0..4.2 TB/s.',
 )
 @click.option("--allow-announced", is_flag=True, help="Accept parts that do not ship yet.")
+@click.option(
+    "--pin",
+    "pins",
+    multiple=True,
+    metavar="RULE",
+    help="Keep what matches: tp=8, decode.ep=32,64, batch_per_rank<=64, 'KV cache@hbm'.",
+)
+@click.option("--ban", "bans", multiple=True, metavar="RULE", help="Rule out what matches: pp=8, 'routed experts@ssd'.")
+@click.option("--constraints", "constraints_file", help="A TOML file of [[constraint]] tables with name and pin or ban.")
+@click.option(
+    "--pareto",
+    type=click.IntRange(2, 50),
+    metavar="N",
+    help="Also the front of cost (or throughput) against speed of one user, in up to N points with a proved gap each.",
+)
 @click.option("--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
 @click.option("--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far.")
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
@@ -116,6 +197,15 @@ def command(
     form: str,
     runtime: str,
     price_basis: str,
+    site: str | None,
+    kv_dtype: str,
+    mtp: str,
+    pins: tuple[str, ...],
+    bans: tuple[str, ...],
+    constraints_file: str | None,
+    spare: str | None,
+    expert_use: str | None,
+    redundant_experts: str,
     **options: Any,
 ) -> int:
     """Find the best deployment of MODEL on HARDWARE.
@@ -132,7 +222,10 @@ def command(
     import time
 
     from planner.api import parse_hardware, plan
+    from planner.cli.front_view import print_front
     from planner.documents import check_target, write_whole
+    from planner.hardware import load_site
+    from planner.plans.constraints import parse_constraints
     from planner.search import Stop
 
     if output is not None:
@@ -150,13 +243,19 @@ def command(
         found = plan(
             model,
             parse_hardware(hardware, folders),
-            workload=_workload(workload, isl, osl, prefix_hit, ttft, tpot),
+            workload=_with_experts(_workload(workload, isl, osl, prefix_hit, ttft, tpot), expert_use),
             runtime=runtime,
             prices=price_basis,
+            site=None if site is None else load_site(site, folders=folders),
             allow_announced=allow_announced,
             reporter=_progress(quiet),
             stop=stop,
             tiers=None if tiers is None else tuple(part.strip() for part in tiers.split(",")),
+            constraints=parse_constraints(pins, bans, constraints_file),
+            **_spare(spare),
+            redundant_experts=whole_numbers(redundant_experts, "--redundant-experts", 64),
+            kv_dtype=tuple(part.strip() for part in kv_dtype.split(",")),
+            mtp="auto" if mtp == "auto" else whole_numbers(mtp, "--mtp", 8),
             **options,
         )
     except InfeasibleError as error:
@@ -174,6 +273,8 @@ def command(
         click.echo(found.to_json(), nl=False)
     else:
         print_plan(found)
+        if found.pareto is not None:
+            print_front(found.pareto)
         if certificate:
             _print_certificate(found)
     if not quiet:
@@ -181,7 +282,8 @@ def command(
 
         again = shlex.join(["planner", *(sys.argv[1:] or ["plan", model, hardware])])
         hint(f"planner explain {output}" if output else f"{again} -o plan.json && planner explain plan.json")
-    return 130 if found.certificate.stopped == "interrupted" else 0
+    stopped = (found.certificate.stopped, found.pareto.stopped if found.pareto else None)
+    return 130 if "interrupted" in stopped else 0
 
 
 def _progress(quiet: bool) -> Any:
@@ -211,15 +313,6 @@ def _print_conflict(error: InfeasibleError, form: str) -> None:
     for member in error.conflict:
         table.add_row(str(member["member"]), str(member["detail"]), str(member["least_relief"]))
     print_table(table)
-
-
-def number(value: float | None) -> str:
-    """Three or four significant digits without an exponent where that is readable."""
-    if value is None:
-        return "-"
-    if value == 0 or 1e-3 <= abs(value) < 1e3:
-        return f"{value:.4g}"
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.3g}"
 
 
 def _span(interval: Interval) -> tuple[str, str, str]:
@@ -282,11 +375,15 @@ def print_plan(plan: Plan) -> None:
     )
     for item in plan.cost.capital:
         say(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
-    d = plan.cost.defaults
+    for row in plan.provenance["estimates"]:
+        if row["figure"].endswith((".system.capex", ".system.power")) and row["note"].startswith("estimate: "):
+            say(f"  {row['figure'].rpartition('.')[2]} is an {row['note']}")
+    d, site = plan.cost.defaults, plan.inputs["prices"].get("site")
+    at_site = f" (electricity, PUE and life of site {site})" if site else ""
     say(
         f"  owned hour: capital at {d['cost_of_capital']:.1%} a year over {d['life']:g} years, {d['residual_value']:.0%} left, "
         f"installation {d['installation']:.0%}, maintenance {d['maintenance']:.0%} and staff {d['staff']:.0%} of it a year; "
-        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}"
+        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}{at_site}"
     )
     lines = list(plan.explanation["summary"][1:])
     if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:

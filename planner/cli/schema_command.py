@@ -104,9 +104,9 @@ def schema_of(subject: str) -> dict[str, Any]:
     elif subject == "hardware":
         from pydantic import TypeAdapter
 
-        from planner.hardware import DeviceProfile, System
+        from planner.hardware import Profile
 
-        schema = TypeAdapter[System | DeviceProfile](System | DeviceProfile).json_schema()
+        schema = TypeAdapter[Profile](Profile).json_schema()
         number = schema["$defs"]["Figure"]["properties"]["value"]
         schema["$defs"]["Figure"]["properties"]["value"] = {
             "anyOf": [number, {"type": "null"}],

@@ -10,6 +10,7 @@ from planner.footprint.pieces import (
     StaticItem,
     Window,
     cut,
+    item_names,
 )
 from planner.footprint.shapes import Shapes, stage_layers
 
@@ -24,6 +25,7 @@ __all__ = [
     "StaticItem",
     "Window",
     "cut",
+    "item_names",
     "reserve_parts",
     "residency",
     "stage_layers",

@@ -21,6 +21,11 @@ def split_ways(tp: Column, tensor_axis: int) -> Column:
     return np.minimum(tp, float(tensor_axis))
 
 
+def cache_ways(shapes: Shapes, tensor_axis: int) -> Column:
+    """Ways in which a cache is split over the devices of an attention group: by heads, then by tokens over ``cp`` devices."""
+    return np.minimum(split_ways(shapes.tp, tensor_axis) * shapes.cp, shapes.tp)
+
+
 def static_bytes(item: StaticItem, shapes: Shapes) -> Column:
     """Static weights that one layer holds on a device (bytes)."""
     total = np.zeros_like(shapes.tp)
@@ -38,8 +43,9 @@ def static_read_bytes(item: StaticItem, shapes: Shapes) -> Column:
 
 
 def experts_per_rank(item: RoutedItem, shapes: Shapes) -> Column:
-    """Expert slots of the fullest rank: ``ceil(E / ep)``; slots beyond E hold replicas."""
-    return np.ceil(item.experts / shapes.ep)
+    """Expert slots of a rank: ``ceil(E / ep)`` and those for copies, no expert twice; slots beyond E hold replicas."""
+    least = np.ceil(item.experts / shapes.ep)
+    return np.where(shapes.ep > 1.0, np.minimum(least + item.extra, float(item.experts)), least)
 
 
 def routed_bytes(item: RoutedItem, shapes: Shapes) -> Column:
@@ -91,7 +97,7 @@ def window_cache_bytes(window: Window, shapes: Shapes, reserved_tokens: int, pag
     for block in window.blocks:
         for cache in block.caches:
             size = cache_bytes_per_sequence(cache, reserved_tokens, page_tokens)
-            total = total + np.ceil(size / split_ways(shapes.tp, cache.tensor_axis))
+            total = total + np.ceil(size / cache_ways(shapes, cache.tensor_axis))
     return total
 
 

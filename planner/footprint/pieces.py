@@ -33,7 +33,11 @@ class StaticItem:
 
 @dataclass(frozen=True)
 class RoutedItem:
-    """Routed experts of one block."""
+    """Routed experts of one block.
+
+    ``classes``: (experts, share of the token-expert pairs that each of them gets) by falling use; empty where all are alike.
+    ``extra``: slots of a rank beyond its part of the experts, for copies. ``worst``: ranks -> load of the fullest over the mean.
+    """
 
     dtype: str
     experts: int
@@ -41,6 +45,14 @@ class RoutedItem:
     member_parameters: int
     member_bytes: int
     tensor_axis: int
+    classes: tuple[tuple[int, float], ...] = ()
+    extra: int = 0
+    worst: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Experts of each class of use, falling."""
+        return tuple(count for count, _ in self.classes) or (self.experts,)
 
 
 @dataclass(frozen=True)
@@ -120,14 +132,15 @@ class ModelPieces:
 
     def stage_table(self, pp: int) -> list[tuple[int, ...]]:
         """Layers of each window per distinct pipeline stage (see ``stage_layers``)."""
-        return list(dict.fromkeys(self._stages(pp)))
+        return list(dict.fromkeys(self.stages(pp)))
 
     def stage_counts(self, pp: int) -> list[int]:
         """How many of the ``pp`` stages are like each row of ``stage_table``."""
-        stages = self._stages(pp)
+        stages = self.stages(pp)
         return [stages.count(row) for row in dict.fromkeys(stages)]
 
-    def _stages(self, pp: int) -> list[tuple[int, ...]]:
+    def stages(self, pp: int) -> list[tuple[int, ...]]:
+        """Layers of each window in every pipeline stage."""
         from planner.footprint.shapes import every_stage
 
         return every_stage(
@@ -137,6 +150,15 @@ class ModelPieces:
             pp,
             [w.at for w in self.windows],
         )
+
+
+def item_names(pieces: ModelPieces) -> list[str]:
+    """What a placement places: the kinds of item this model has."""
+    blocks = [block for window in (*pieces.windows, *pieces.draft) for block in window.blocks]
+    names = ["weights"] + ["routed experts" for block in blocks if block.routed]
+    names += [block.lookups[0].label for block in blocks if block.lookups]
+    names += ["KV cache" for block in blocks if block.caches]
+    return list(dict.fromkeys(names))
 
 
 def cut(

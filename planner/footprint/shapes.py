@@ -1,14 +1,16 @@
 """Parallel shapes of one serving instance, as columns, and how pipeline stages share the layers.
 
-An instance is ``pp`` stages of ``tp * dp`` devices. Attention runs in ``dp`` groups of ``tp`` devices
-(attention data parallelism); the routed experts are spread over ``ep`` groups of ``moe_tp`` devices, ``ep * moe_tp = tp * dp``.
+An instance is ``pp`` stages of ``tp * dp`` devices. Attention runs in ``dp`` groups of ``tp`` devices (attention data
+parallelism); where heads are too few to split a cache ``tp`` ways, ``cp`` of them share its tokens in place of copying it
+(context parallelism, ``cp`` divides ``tp``). The routed experts are spread over ``ep`` groups of ``moe_tp`` devices,
+``ep * moe_tp = tp * dp``.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,11 @@ class Shapes:
     dp: Column
     ep: Column
     pp: int
+    cp: Column = field(default_factory=lambda: np.ones(1))
+
+    def __post_init__(self) -> None:
+        if len(self.cp) != len(self.tp):
+            object.__setattr__(self, "cp", np.ones_like(self.tp))
 
     @property
     def width(self) -> Column:
@@ -42,12 +49,19 @@ class Shapes:
 
     def take(self, index: NDArray[np.intp] | slice) -> Shapes:
         """The rows of ``index``."""
-        return Shapes(self.tp[index], self.dp[index], self.ep[index], self.pp)
+        return Shapes(self.tp[index], self.dp[index], self.ep[index], self.pp, self.cp[index])
 
     @staticmethod
-    def single(tp: int, dp: int, ep: int, pp: int) -> Shapes:
+    def single(tp: int, dp: int, ep: int, pp: int, cp: int = 1) -> Shapes:
         """One row."""
-        return Shapes(np.array([float(tp)]), np.array([float(dp)]), np.array([float(ep)]), pp)
+        tensor, data, expert, context = (np.array([float(size)]) for size in (tp, dp, ep, cp))
+        return Shapes(tensor, data, expert, pp, context)
+
+
+def widths(limit: int) -> tuple[int, ...]:
+    """Sizes of groups of devices up to ``limit``: products of twos and at most two threes."""
+    found = {2**a * 3**b for a in range(0, 24) for b in range(0, 3) if 2**a * 3**b <= limit}
+    return tuple(sorted(found))
 
 
 def every_stage(

@@ -1,7 +1,7 @@
 """Seconds: what a pass through the model takes on a shape, part by part, before any tier is chosen."""
 
 from planner.performance.experts import distinct_experts, distinct_targets, fullest_load
-from planner.performance.passes import BlockTimes, Load, PassTimes, decode_load, pass_times, prefill_load
+from planner.performance.passes import BlockTimes, Load, PassTimes, attention_dtype, decode_load, pass_times, prefill_load
 from planner.performance.rates import Level, Rates, TierRate, perturb, resolve_rates, uncertain_groups
 from planner.performance.serving import (
     Mixed,
@@ -21,6 +21,7 @@ __all__ = [
     "Rates",
     "Split",
     "TierRate",
+    "attention_dtype",
     "decode_load",
     "distinct_experts",
     "distinct_targets",

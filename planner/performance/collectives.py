@@ -12,7 +12,9 @@ def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...]) 
     """Hierarchical all-reduce of ``payload_bytes`` per device over ``group`` devices.
 
     Reduce-scatter then all-gather moves ``2 (n-1)/n * payload`` per device at each level (Thakur et al. 2005, ring
-    bound); the payload of an outer level is the inner level's share, ``payload / n_inner``. Two latencies a level.
+    bound); the payload of an outer level is the inner level's share, ``payload / n_inner``. Each level takes
+    ``startup + bytes / rate``, or where that is less and the level has it, one step in which each device reads the whole
+    payload of every other: ``oneshot_startup + (n-1) * payload / rate``.
     """
     time = np.zeros_like(group)
     payload, inner = payload_bytes, np.ones_like(group)
@@ -20,8 +22,10 @@ def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...]) 
         members = np.minimum(group, level.devices) / inner
         active = members > 1.0
         rate = level.allreduce * links_share(np.minimum(group, level.devices), level)
-        time = time + np.where(active, 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload / rate, 0.0)
-        time = time + np.where(active, 2.0 * level.latency, 0.0)
+        startup = 2.0 * level.latency if level.allreduce_startup is None else level.allreduce_startup
+        steps = startup + 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload / rate
+        one_step = level.oneshot_startup + (members - 1.0) * payload / rate
+        time = time + np.where(active, np.minimum(steps, one_step), 0.0)
         payload = payload / np.maximum(members, 1.0)
         inner = np.minimum(group, level.devices)
     return time
@@ -38,9 +42,10 @@ def all_to_all(
     """Dispatch and combine of ``tokens`` tokens a device to experts on ``group`` targets of ``spacing`` devices each.
 
     At each level a token crosses once per distinct target of that level (``targets_at[i]``), less the share that stays.
-    Levels run beside one another (inner forwarding is pipelined behind outer traffic); latencies add, twice each.
+    Levels run beside one another (inner forwarding is pipelined behind outer traffic), so the slowest counts; to that come
+    two startups. A level's measured startup is that of its whole group, inner levels included; without one latencies add up.
     """
-    time, latency, inner = np.zeros_like(group), np.zeros_like(group), np.ones_like(group)
+    time, startup, inner = np.zeros_like(group), np.zeros_like(group), np.ones_like(group)
     for level, targets in zip(levels, targets_at, strict=True):
         reach = targets_within(group, level, spacing)
         members = reach / inner
@@ -49,9 +54,12 @@ def all_to_all(
         moved = tokens * targets * away * bytes_per_copy
         rate = level.alltoall * links_share(reach * spacing, level)
         time = np.where(active, np.maximum(time, moved / rate), time)
-        latency = latency + np.where(active, 2.0 * level.latency, 0.0)
+        if level.alltoall_startup is None:
+            startup = startup + np.where(active, level.latency, 0.0)
+        else:
+            startup = np.where(active, np.maximum(startup, level.alltoall_startup), startup)
         inner = reach
-    return time + latency
+    return time + 2.0 * startup
 
 
 def links_share(devices: Column, level: Level) -> Column:
@@ -75,6 +83,7 @@ def point_to_point(payload_bytes: Column | float, devices_between: Column, level
     done = np.zeros(devices_between.shape, dtype=bool)
     for level in levels:
         here = ~done & (devices_between < level.devices)
-        time = np.where(here, payload_bytes / level.p2p + level.latency, time)
+        startup = level.latency if level.p2p_startup is None else level.p2p_startup
+        time = np.where(here, payload_bytes / level.p2p + startup, time)
         done |= here
     return np.where(done, time, np.inf)

@@ -1,6 +1,6 @@
 """How many experts a pass wakes, and how unevenly they fall on ranks.
 
-Routing is taken as uniform over experts (probability k/E each) unless popularity is given; group limits cap the
+Routing is taken as uniform over experts (probability k/E each) unless their use is given in classes; group limits cap the
 destinations of one token.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from planner.footprint.pieces import RoutedItem
 from planner.footprint.shapes import Column
 
 
@@ -31,17 +32,31 @@ def fullest(mean: Column, variance: Column, ranks: Column, cap: Column) -> Colum
     return np.minimum(mean + spread, cap)
 
 
-def fullest_load(tokens: Column, active: float, experts: int, slots: Column, ranks: Column) -> Column:
-    """Token-expert pairs on the slowest rank: mean ``B*k*slots/E`` plus its order statistic, at most all pairs it can get."""
-    mean = tokens * active * slots / experts
-    return fullest(mean, mean, ranks, tokens * np.minimum(active, slots))
+def touched_by_class(item: RoutedItem, tokens: Column) -> list[Column]:
+    """Expected share of a layer's experts that are of a class and woken: ``n_c/E (1 - (1 - k s_c)^B)``."""
+    classes = item.classes or ((item.experts, 1.0 / item.experts),)
+    return [distinct_experts(count / item.experts, min(item.active * share, 1.0), tokens) for count, share in classes]
 
 
-def fullest_distinct(tokens: Column, active: float, experts: int, slots: Column, ranks: Column) -> Column:
-    """Distinct experts read by the slowest rank: mean ``S*u`` with ``u = 1-(1-k/E)^B``, variance ``S*u*(1-u)``, at most S."""
-    touched = distinct_experts(1.0, active / experts, tokens)
+def rank_share(item: RoutedItem, slots: Column, ranks: Column) -> Column:
+    """Share of the pairs that the fullest rank gets in the mean: its part of the experts, or what maps of popular ones give."""
+    if not item.worst:
+        return slots / item.experts
+    known = dict(item.worst)
+    return np.array([known.get(int(n), 1.0) for n in np.ravel(ranks)]).reshape(np.shape(ranks)) / ranks
+
+
+def fullest_load(tokens: Column, item: RoutedItem, slots: Column, ranks: Column) -> Column:
+    """Token-expert pairs on the slowest rank: mean ``B*k*share`` plus its order statistic, at most all pairs it can get."""
+    mean = tokens * item.active * rank_share(item, slots, ranks)
+    return fullest(mean, mean, ranks, tokens * np.minimum(item.active, slots))
+
+
+def fullest_distinct(tokens: Column, item: RoutedItem, slots: Column, ranks: Column) -> Column:
+    """Distinct experts read by the slowest rank: mean ``S*u``, u the share woken, variance ``S*u*(1-u)``, at most S."""
+    touched = np.sum(np.stack(touched_by_class(item, tokens)), axis=0)
     mean = slots * touched
-    return fullest(mean, mean * (1.0 - touched), ranks, np.minimum(slots, tokens * active))
+    return fullest(mean, mean * (1.0 - touched), ranks, np.minimum(slots, tokens * item.active))
 
 
 def distinct_targets(targets: Column, active: float, group_limit: Column | float) -> Column:

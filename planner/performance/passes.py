@@ -8,17 +8,18 @@ is the tier problem's (``planner.plans.tiers``).
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from planner.architecture import Span
-from planner.footprint.memory import experts_per_rank, split_ways, static_read_bytes
+from planner.footprint.memory import cache_ways, experts_per_rank, split_ways, static_read_bytes
 from planner.footprint.pieces import BlockPieces, ModelPieces, Window
 from planner.footprint.shapes import Column, Shapes
 from planner.performance.collectives import all_reduce, all_to_all, point_to_point, targets_within
-from planner.performance.experts import distinct_targets, fullest_distinct, fullest_load
+from planner.performance.experts import distinct_targets, fullest_distinct, fullest_load, touched_by_class
 from planner.performance.rates import Rates
 from planner.workload import Workload
 
@@ -121,6 +122,8 @@ class BlockTimes:
     cache_read: Column
     cache_write: Column
     overlapped: bool = False
+    routed_parts: tuple[Column, ...] = ()
+    """Share of the experts woken that is of each class of use."""
 
     @property
     def total(self) -> Column:
@@ -177,16 +180,20 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     compute += _attention_seconds(block, shapes, rates, load, tokens) * padded
 
     routed_read, fetches, communication = zeros, zeros, zeros
+    routed_parts: tuple[Column, ...] = (ones,)
     if block.routed:
         item = block.routed
         slots = experts_per_rank(item, shapes)
         pass_tokens = tokens * shapes.dp
-        pairs = fullest_load(pass_tokens, item.active, item.experts, slots, shapes.ep)
+        pairs = fullest_load(pass_tokens, item, slots, shapes.ep)
         pairs = np.minimum(pairs * np.where(shapes.ep > 1, rates.imbalance, 1.0), pass_tokens * np.minimum(item.active, slots))
-        fetches = fullest_distinct(pass_tokens, item.active, item.experts, slots, shapes.ep)
+        fetches = fullest_distinct(pass_tokens, item, slots, shapes.ep)
         rows = pairs / np.maximum(fetches, 1e-300)
         flops = 2.0 * item.member_parameters / shapes.moe_tp * pairs
         compute += flops / rates.gemm_flop_per_s(item.dtype, rows, "routed")
+        woken = touched_by_class(item, pass_tokens)
+        all_woken = np.maximum(np.sum(np.stack(woken), axis=0), 1e-300)
+        routed_parts = tuple(part / all_woken for part in woken)
         routed_read = fetches * np.ceil(item.member_bytes / shapes.moe_tp)
     static_read = static_read_bytes(block.static, shapes)
     lookup_read = zeros
@@ -195,7 +202,7 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         lookup_read = lookup_read + rows_read / split_ways(shapes.tp, lookup.tensor_axis)
     cache_read, cache_write = zeros, zeros
     for cache in block.caches:
-        ways = split_ways(shapes.tp, cache.tensor_axis)
+        ways = cache_ways(shapes, cache.tensor_axis)
         entries = cache.read_span.entries(load.read_context)
         cache_read = cache_read + load.sequences * (spread * entries * cache.entry_bytes + cache.fixed_read) / ways
         if cache.held:
@@ -204,6 +211,8 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     moved = static_read + routed_read + lookup_read + cache_read + cache_write
     memory = moved / rates.memory_bytes_per_s
     communication = _communication_seconds(block, pieces, shapes, rates, tokens)
+    if np.any(shapes.cp > 1.0):
+        communication = communication + _context_seconds(block, shapes, rates, load, tokens)
     floor = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) * ones
     return BlockTimes(
         block.id,
@@ -219,6 +228,7 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         cache_read,
         cache_write,
         rates.overlap_communication,
+        routed_parts,
     )
 
 
@@ -235,6 +245,11 @@ def mean_entries(span: Span, middle: float, half_width: float) -> float:
     return ((limit**2 - low**2) / 2.0 + limit * (high - limit)) / (high - low) / span.ratio
 
 
+def attention_dtype(dtype: str, peaks: Collection[str]) -> str:
+    """The dtype that a device with these peaks runs an attention term of that dtype in."""
+    return next(name for name in (dtype, "fp8", "int8", "bf16") if name in peaks or name == "bf16")
+
+
 def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column) -> Column:
     """Attention cores: terms without a mode always run; of the modes a phase allows the cheaper one runs."""
     fixed = np.zeros_like(shapes.tp)
@@ -246,8 +261,7 @@ def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: L
             term.per_pair * mean_entries(term.span, load.context, load.context_half_width) * tokens
             + term.per_cached_token * load.cached
         )
-        dtype = next(name for name in (term.dtype, "fp8", "int8", "bf16") if name in rates.peak or name == "bf16")
-        rate = rates.peak[dtype] * rates.efficiency["attention"]
+        rate = rates.peak[attention_dtype(term.dtype, rates.peak)] * rates.efficiency["attention"]
         seconds = flops / split_ways(shapes.tp, term.tensor_axis) / rate
         if term.mode:
             modes[term.mode] = modes.get(term.mode, np.zeros_like(shapes.tp)) + seconds
@@ -289,6 +303,33 @@ def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shap
     travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels, shapes.moe_tp)
     within = all_reduce(shapes.moe_tp, tokens * targets[0] * copy_bytes / 2.0, rates.levels)
     return np.where(shapes.dp > 1, travel + reduce_tp + within, reduce_tp)
+
+
+def _context_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column) -> Column:
+    """What context parallelism adds: the ``cp`` devices of a group exchange queries and partial results, or their caches.
+
+    A FLOP term of ``2 h (q + v)`` per pair stands for ``h (q + v)`` BF16 elements a token, of which each device needs those of
+    the heads of its group; gathering the cache entries that are read instead may move less (prefill of few cached tokens).
+    Gather and reduce-scatter move ``(n-1)/n`` of it, as half an all-reduce does.
+    """
+    elements = np.zeros_like(shapes.tp)
+    modes: dict[str, Column] = {}
+    for term in block.flops:
+        if load.phase in term.phases and block.caches:
+            pair = term.per_pair / 2.0 / split_ways(shapes.tp, term.tensor_axis) * shapes.cp
+            if term.mode:
+                modes[term.mode] = modes.get(term.mode, np.zeros_like(shapes.tp)) + pair
+            else:
+                elements = elements + pair
+    if modes:
+        elements = elements + np.min(np.stack(list(modes.values())), axis=0)
+    gathered = np.zeros_like(shapes.tp)
+    for cache in block.caches:
+        entries = cache.read_span.entries(load.read_context)
+        ways = cache_ways(shapes, cache.tensor_axis) / shapes.cp
+        gathered = gathered + load.sequences * entries * cache.entry_bytes / ways
+    payload = np.minimum(elements * 2.0 * tokens, gathered) / 2.0
+    return np.where((shapes.cp > 1.0) & (payload > 0.0), all_reduce(shapes.cp, payload, rates.levels), 0.0)
 
 
 def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> PassTimes:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from planner.errors import InputError
-from planner.hardware import Curve, System
+from planner.hardware import Curve, Domain, System
 from planner.quantities import Figure
 from planner.runtimes import Runtime
 
@@ -23,7 +23,8 @@ from planner.runtimes import Runtime
 class Level:
     """One network level: devices inside (``inf`` = unbounded), achieved one-way bytes/s per device by traffic, latency in s.
 
-    On a ``mesh`` a group of n of N devices has n-1 of the N-1 links of each.
+    On a ``mesh`` a group of n of N devices has n-1 of the N-1 links of each. Startups in s (see ``Domain``): a missing one is
+    as many latencies as the operation has steps; ``inf`` for ``oneshot`` = no all-reduce in one step.
     """
 
     id: str
@@ -33,6 +34,31 @@ class Level:
     p2p: float
     latency: float
     mesh: bool = False
+    allreduce_startup: float | None = None
+    oneshot_startup: float = math.inf
+    alltoall_startup: float | None = None
+    p2p_startup: float | None = None
+
+
+def level_of(domain: Domain) -> Level:
+    """The level of a domain at its figures' values."""
+
+    def seconds(figure: Figure | None) -> float | None:
+        return None if figure is None else figure.value
+
+    return Level(
+        domain.id,
+        math.inf if domain.devices is None else float(domain.devices),
+        domain.bandwidth.value * domain.allreduce_efficiency.value,
+        domain.bandwidth.value * domain.alltoall_efficiency.value,
+        domain.bandwidth.value * domain.p2p_efficiency.value,
+        domain.latency.value,
+        domain.topology == "mesh" and domain.devices is not None,
+        seconds(domain.allreduce_startup),
+        math.inf if domain.oneshot_startup is None else domain.oneshot_startup.value,
+        seconds(domain.alltoall_startup),
+        seconds(domain.p2p_startup),
+    )
 
 
 @dataclass(frozen=True)
@@ -125,18 +151,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         )
     order = {"host": 0, "disk": 1}
     tiers.sort(key=lambda t: (order.get(t.role, 2), -t.bytes_per_s, t.id))
-    levels = tuple(
-        Level(
-            d.id,
-            math.inf if d.devices is None else float(d.devices),
-            d.bandwidth.value * d.allreduce_efficiency.value,
-            d.bandwidth.value * d.alltoall_efficiency.value,
-            d.bandwidth.value * d.p2p_efficiency.value,
-            d.latency.value,
-            d.topology == "mesh" and d.devices is not None,
-        )
-        for d in system.domains
-    )
+    levels = tuple(level_of(domain) for domain in _with_network(system.domains))
     compute = system.device.compute
     if "bf16" not in compute:
         if "fp16" not in compute:
@@ -160,6 +175,13 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         overlap_communication=runtime.overlap_communication,
         buckets=runtime.batch_buckets,
     )
+
+
+def _with_network(domains: tuple[Domain, ...]) -> tuple[Domain, ...]:
+    """Without the outermost domains whose network nobody has described: a plan that reaches across them is refused before."""
+    while domains and not (domains[-1].bandwidth.known and domains[-1].latency.known and domains[-1].p2p_efficiency.known):
+        domains = domains[:-1]
+    return domains
 
 
 _End = Literal["low", "high"]
@@ -202,7 +224,8 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
         system = system.model_copy(update={"tiers": tiers, "links": links})
     elif group == "network":
         keys = ("bandwidth", "allreduce_efficiency", "alltoall_efficiency", "p2p_efficiency")
-        domains = tuple(move(move(d, keys, True), ("latency",), False) for d in system.domains)
+        times = ("latency", "allreduce_startup", "oneshot_startup", "alltoall_startup", "p2p_startup")
+        domains = tuple(move(move(d, keys, True), times, False) for d in system.domains)
         system = system.model_copy(update={"domains": domains})
     elif group == "floors":
         names = tuple(name for name, _ in runtime.floors)

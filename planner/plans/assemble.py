@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from planner.plans.describe import explanation_of
-from planner.plans.inputs import Context
+from planner.plans.experts import expert_rows
+from planner.plans.inputs import Context, Inputs, Variant, at_variant
 from planner.plans.intervals import combine, hour_moves, interval, perturbed
 from planner.plans.numbers import canonical, relative_gap
 from planner.plans.operate import (
@@ -22,6 +23,7 @@ from planner.plans.operate import (
     operate,
     operation_objective,
 )
+from planner.plans.pareto import UNITS, Front, front_data
 from planner.plans.placement import memory_summary, placement_rows
 from planner.plans.provenance import provenance_of
 from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price_rows
@@ -42,13 +44,15 @@ class Certificate:
     stopped: str | None = None
 
 
-def assemble(context: Context, decision: Decision, certificate: Certificate, least: Decision | None) -> dict[str, Any]:
+def assemble(
+    context: Context, decision: Decision, certificate: Certificate, least: Decision | None, front: Front | None = None
+) -> dict[str, Any]:
     """The plan as canonical data. ``least``: the decision of least TPOT on this hardware, if one was found."""
     operation = operate(context, decision)
     inputs = context.inputs
     others = perturbed(context, decision, operation)
     workload = inputs.workload
-    space = declare_space(context)
+    spaces = declare_spaces(inputs, context)
     plan: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "model": inputs.model.id,
@@ -64,13 +68,18 @@ def assemble(context: Context, decision: Decision, certificate: Certificate, lea
         "idle_devices": operation.idle_devices,
         "prediction": _prediction(context, operation, others),
         "cost": _cost(context, operation, others),
-        "certificate": _certificate(context, operation, certificate, space),
+        "certificate": _certificate(context, operation, certificate, spaces),
         "bottlenecks": [row for state in operation.pools for row in bottleneck_rows(state)],
         "shadow_prices": shadow_price_rows(context, decision, operation),
     }
-    least_operation = operate(context, least) if least else None
+    least_operation = operate(at_variant(context, least.variant), least) if least else None
     plan["explanation"] = explanation_of(context, operation, least_operation, plan)
     plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
+    if decision.experts:
+        states = {state.decision.phase: state for state in operation.pools}
+        plan["experts"] = [expert_rows(states[one.phase], one, workload.experts) for one in decision.experts]
+    if front is not None:
+        plan["pareto"] = front_data(context, front, _short_pools)
     plan["provenance"] = provenance_of(inputs)
     plan["versions"] = {"planner": __version__, "catalogue": CATALOGUE_VERSION, "calibration": CALIBRATION}
     plan = canonical(plan)
@@ -93,7 +102,7 @@ def _pool(context: Context, state: PoolState) -> dict[str, Any]:
         "hardware": pool.system.id,
         "replicas": decision.replicas,
         "devices": decision.devices,
-        "configuration": configuration(decision, context),
+        "configuration": configuration(decision, context.variant),
         "dtypes": {
             "weights": _formats(state),
             "kv_layout": pool.pieces.kv_layout,
@@ -106,16 +115,19 @@ def _pool(context: Context, state: PoolState) -> dict[str, Any]:
     }
 
 
-def configuration(decision: PoolDecision, context: Context) -> dict[str, Any]:
+def configuration(decision: PoolDecision, variant: Variant) -> dict[str, Any]:
     """The configuration object of a pool."""
     return {
         "tp": decision.tp,
         "pp": decision.pp,
         "ep": decision.ep,
         "attention_dp": decision.dp,
+        "context_parallel": decision.cp,
         "batch_per_rank": decision.batch,
         "prefill_tokens_per_rank": decision.chunk,
-        "mtp": context.inputs.options.mtp,
+        "mtp": variant.mtp,
+        "redundant_experts": variant.redundant,
+        "kv_dtype": variant.kv_dtype,
         "period_limit_ms": None if decision.period_s is None else decision.period_s * 1e3,
     }
 
@@ -136,6 +148,7 @@ def _prediction(context: Context, operation: Operation, others: list[tuple[str, 
         "ttft_ms": interval(lambda o: o.ttft_s * 1e3, operation, others),
         "tpot_ms": interval(lambda o: o.tpot_s * 1e3, operation, others),
         "requests_per_s": operation.requests_per_s,
+        "capacity_requests_per_s": operation.capacity_per_s,
         "concurrency": operation.concurrency,
         "prefill_busy": operation.busy,
         "evidence": "first principles and class defaults; no measurement of this device and runtime was fitted",
@@ -193,14 +206,12 @@ def _cost(context: Context, operation: Operation, others: list[tuple[str, str, O
     }
 
 
-_UNITS = {
-    "cost": "USD per million tokens, blended",
-    "throughput": "output tokens/s per device paid for",
-    "latency": "ms per output token",
-}
+_UNITS = {**UNITS, "latency": "ms per output token"}
 
 
-def _certificate(context: Context, operation: Operation, certificate: Certificate, space: Space) -> dict[str, Any]:
+def _certificate(
+    context: Context, operation: Operation, certificate: Certificate, spaces: dict[Variant, Space]
+) -> dict[str, Any]:
     options = context.inputs.options
     objective = round12(operation_objective(context, operation))
     bound = round12(certificate.bound)
@@ -212,7 +223,7 @@ def _certificate(context: Context, operation: Operation, certificate: Certificat
         "gap": gap,
         "gap_allowed": options.gap,
         "proved": certificate.stopped is None and gap <= options.gap,
-        "space": space_summary(space),
+        "space": space_summary(spaces),
         "nodes": dict(sorted(certificate.nodes.items())),
         "meaning": "proved against the model, not the machine",
     }
@@ -221,24 +232,35 @@ def _certificate(context: Context, operation: Operation, certificate: Certificat
     return result
 
 
-def space_summary(space: Space) -> dict[str, Any]:
-    """Every axis of the declared space with its values, and the counts."""
+def declare_spaces(inputs: Inputs, context: Context) -> dict[Variant, Space]:
+    """The declared space of every variant."""
+    return {variant: declare_space(at_variant(context, variant)) for variant in inputs.options.variants}
+
+
+def space_summary(spaces: dict[Variant, Space]) -> dict[str, Any]:
+    """Every axis of the declared space with its values, and the counts; shapes are those of the first variant."""
+    space = next(iter(spaces.values()))
     pools = {}
     for phase, pool in space.pools.items():
         pools[phase] = {
             "tp": sorted({int(v) for s in pool.shapes for v in s.tp}),
+            "context_parallel": sorted({int(v) for s in pool.shapes for v in s.cp}),
             "attention_dp": sorted({int(v) for s in pool.shapes for v in s.dp}),
             "ep": sorted({int(v) for s in pool.shapes for v in s.ep}),
             "pp": [s.pp for s in pool.shapes],
-            "batch_per_rank": {"from": 1, "to": pool.batches, "step": 1},
+            "batch_per_rank": {"from": pool.least_batch, "to": pool.batches, "step": 1},
             "prefill_tokens_per_rank": list(pool.chunks),
-            "units": {"from": 1, "to": pool.units, "step": 1},
+            "units": {"from": pool.least_units, "to": pool.units, "step": 1},
             "devices": pool.devices,
             "shapes": pool.shape_count,
             "rejected": pool.rejected,
         }
-    count = configuration_count(space)
+    counts = [configuration_count(one) for one in spaces.values()]
+    count = {kind: sum(c[kind] for c in counts) for kind in counts[0]}
     return {
+        "kv_dtype": list(dict.fromkeys(variant.kv_dtype for variant in spaces)),
+        "mtp": list(dict.fromkeys(variant.mtp for variant in spaces)),
+        "redundant_experts": list(dict.fromkeys(variant.redundant for variant in spaces)),
         "serving": [m for m, present in (("aggregated", space.aggregated), ("disaggregated", space.disaggregated)) if present],
         "pools": pools,
         "splits": len(space.splits),
@@ -254,14 +276,19 @@ def _least(context: Context, least: Decision | None, operation: Operation | None
         "ttft_ms": operation.ttft_s * 1e3,
         "units": list(least.units),
         "devices_paid": operation.devices_paid,
-        "pools": [
-            {
-                "phase": pool.phase,
-                "replicas": pool.replicas,
-                "devices": pool.devices,
-                "configuration": configuration(pool, context),
-                "placement_basis": pool.basis,
-            }
-            for pool in least.pools
-        ],
+        "pools": _short_pools(least),
     }
+
+
+def _short_pools(decision: Decision) -> list[dict[str, Any]]:
+    """What it takes to work a decision out again."""
+    return [
+        {
+            "phase": pool.phase,
+            "replicas": pool.replicas,
+            "devices": pool.devices,
+            "configuration": configuration(pool, decision.variant),
+            "placement_basis": pool.basis,
+        }
+        for pool in decision.pools
+    ]

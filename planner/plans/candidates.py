@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -10,10 +11,10 @@ from planner.footprint import Shapes
 from planner.footprint.shapes import Column
 from planner.performance import mixed_serving, prefill_queue, split_serving
 from planner.performance.serving import Mixed
+from planner.plans.decode_times import DecodeTimes, decode_times
 from planner.plans.evaluate import (
     Candidates,
     decode_pass,
-    decode_seconds,
     largest_fitting_batch,
     memory_need,
     overflow_seconds,
@@ -53,20 +54,26 @@ class Cells:
         return Cells(self.row[index], self.low[index], self.high[index], self.fits[index])
 
 
-def make_cells(fitting: Column, limit: int, overflow: bool) -> Cells:
-    """Grid cells of every row, cut where the batch stops fitting; beyond it only if other memories may hold the rest."""
-    grid = batch_grid(limit)
+def make_cells(fitting: Column, least: int, limit: int, overflow: bool, most: Column | None = None) -> Cells:
+    """Grid cells of every row, cut where the batch stops fitting; beyond it only if other memories may hold the rest.
+
+    ``least`` and ``limit``: the batches of the space; ``most``: the largest batch of each row that can serve at all.
+    """
+    grid = [least, *(batch for batch in batch_grid(limit) if batch > least)]
     low = np.array(grid, dtype=float)
     high = np.array([*(g - 1 for g in grid[1:]), limit], dtype=float)
     rows, lows, highs, fits = [], [], [], []
+    top = high
     for number, fit in enumerate(fitting):
+        last = float(limit) if most is None else float(most[number])
+        fit, high = min(fit, last), np.minimum(top, last)
         inside = low <= fit
         rows.append(np.full(int(inside.sum()), number))
         lows.append(low[inside])
         highs.append(np.minimum(high[inside], fit))
         fits.append(np.ones(int(inside.sum()), dtype=bool))
         if overflow:
-            outside = high > fit
+            outside = (high > fit) & (low <= last)
             rows.append(np.full(int(outside.sum()), number))
             lows.append(np.maximum(low[outside], fit + 1.0))
             highs.append(high[outside])
@@ -86,19 +93,26 @@ class MixedGroup:
     chunk: Column
     prefill_s: Column
     cells: Cells
+    times: DecodeTimes
+
+    def step(self, row: np.ndarray, batch: Column) -> Column:
+        """Decode steps with everything in device memory (s); the prefill pass does not change them."""
+        return self.times.at(row % self.times.rows, batch)
 
     def serve(self, row: np.ndarray, batch: Column) -> Mixed:
         """Exact service of rows at batches that fit."""
         shapes = self.shapes.take(row)
-        decode_s = decode_seconds(self.pool, shapes, batch)
+        decode_s = self.step(row, batch)
         return mixed_serving(
             decode_s, self.prefill_s[row], batch, self.chunk[row], shapes, self.pool.inputs.workload, self.pool.accept
         )
 
-    def bounds(self, cells: Cells) -> tuple[Column, Column, Column, Column]:
+    @cached_property
+    def bounds(self) -> tuple[Column, Column, Column, Column]:
         """``(least TPOT, least TTFT, most requests/s of an instance, least concurrency)`` over each cell."""
+        cells = self.cells
         shapes, chunk = self.shapes.take(cells.row), self.chunk[cells.row]
-        decode_s = decode_seconds(self.pool, shapes, cells.low)
+        decode_s = self.step(cells.row, cells.low)
         prefill_s = self.prefill_s[cells.row]
         outside = np.flatnonzero(~cells.fits)
         if len(outside):
@@ -131,17 +145,29 @@ def cell_bounds(
     return at_low.tpot_s, ttft, at_high.requests_per_s * (1.0 + 1e-9), low * shapes.dp * shapes.pp
 
 
-def mixed_groups(pool: PoolContext, space: PoolSpace) -> list[MixedGroup]:
-    """All aggregated candidates."""
+def stable_batch(pool: PoolContext, chunk: Column) -> Column:
+    """The largest batch at which an aggregated rank's prefill queue does not grow without end.
+
+    Passes are busy a share ``rho = X m/(C dp) (P + D)`` with ``X = B/((n-1) tpot)`` and ``tpot = pp D/a + B m P/(C dp (n-1))``,
+    B = b dp pp; ``rho < 1`` is ``b m a < C (n-1)``, whatever P, D and the placement.
+    """
+    workload = pool.inputs.workload
+    edge = chunk * (workload.output_tokens.mean - 1.0) / (workload.miss_tokens * pool.accept)
+    return np.ceil(edge * (1.0 - 1e-12)) - 1.0
+
+
+def mixed_groups(pool: PoolContext, space: PoolSpace, times: list[DecodeTimes] | None = None) -> list[MixedGroup]:
+    """All aggregated candidates; ``times`` as in ``decode_groups``."""
     groups = []
-    for shapes in space.shapes:
+    for shapes, known in zip(space.shapes, times or decode_times(pool, space.shapes), strict=True):
         count = len(shapes.tp)
         index = np.tile(np.arange(count), len(space.chunks))
         chunk = np.repeat(np.array(space.chunks, dtype=float), count)
         rows = shapes.take(index)
         prefill_s = prefill_seconds(pool, rows, chunk)
         fitting = largest_fitting_batch(pool, rows, chunk, space.batches)
-        groups.append(MixedGroup(pool, rows, chunk, prefill_s, make_cells(fitting, space.batches, bool(pool.tiers))))
+        cells = make_cells(fitting, space.least_batch, space.batches, bool(pool.tiers), stable_batch(pool, chunk))
+        groups.append(MixedGroup(pool, rows, chunk, prefill_s, cells, known))
     return groups
 
 
@@ -153,19 +179,22 @@ class DecodeGroup:
     shapes: Shapes
     handoff_s: Column
     cells: Cells
+    times: DecodeTimes
 
     def serve(self, row: np.ndarray, batch: Column, seconds: Column | None = None) -> tuple[Column, Column]:
         """``(requests/s of an instance, TPOT with hand-off)`` of rows at batches, at pass times ``seconds`` if given."""
         shapes = self.shapes.take(row)
-        decode_s = decode_seconds(self.pool, shapes, batch) if seconds is None else seconds
+        decode_s = self.times.at(row, batch) if seconds is None else seconds
         side = split_serving(decode_s, batch, shapes, self.pool.inputs.workload, self.pool.accept)
         rounds = self.pool.inputs.workload.output_tokens.mean - 1.0
         return side.requests_per_s, side.seconds + self.handoff_s[row] / rounds
 
-    def bounds(self, cells: Cells) -> tuple[Column, Column]:
+    @cached_property
+    def bounds(self) -> tuple[Column, Column]:
         """``(most requests/s, least TPOT)`` over each cell."""
+        cells = self.cells
         shapes = self.shapes.take(cells.row)
-        decode_s = decode_seconds(self.pool, shapes, cells.low)
+        decode_s = self.times.at(cells.row, cells.low)
         outside = np.flatnonzero(~cells.fits)
         if len(outside):
             rows = Candidates(shapes.take(outside), cells.low[outside], np.zeros(len(outside)))
@@ -177,12 +206,16 @@ class DecodeGroup:
         return rate * (1.0 + 1e-9), tpot
 
 
-def decode_groups(pool: PoolContext, space: PoolSpace, handoff: list[Column]) -> list[DecodeGroup]:
-    """All decode-only candidates; ``handoff`` per group of shapes."""
+def decode_groups(
+    pool: PoolContext, space: PoolSpace, handoff: list[Column], times: list[DecodeTimes] | None = None
+) -> list[DecodeGroup]:
+    """All decode-only candidates; ``handoff`` per group of shapes, ``times``: steps known already, or shared with others."""
     groups = []
-    for shapes, moved in zip(space.shapes, handoff, strict=True):
+    for shapes, moved, known in zip(space.shapes, handoff, times or decode_times(pool, space.shapes), strict=True):
         fitting = largest_fitting_batch(pool, shapes, np.zeros_like(shapes.tp), space.batches)
-        groups.append(DecodeGroup(pool, shapes, moved, make_cells(fitting, space.batches, bool(pool.tiers))))
+        groups.append(
+            DecodeGroup(pool, shapes, moved, make_cells(fitting, space.least_batch, space.batches, bool(pool.tiers)), known)
+        )
     return groups
 
 
@@ -213,7 +246,7 @@ def prefill_rows(pool: PoolContext, space: PoolSpace) -> list[PrefillRows]:
         chunk = np.repeat(np.array(space.chunks, dtype=float), count)
         rows = Candidates(shapes.take(index), np.zeros(len(index)), chunk)
         seconds = prefill_seconds(pool, rows.shapes, chunk)
-        fits = memory_need(pool, rows).short <= 0.0
+        fits = (memory_need(pool, rows).short <= 0.0) & (not pool.displaced)
         least = seconds
         if pool.tiers and not fits.all():
             moved = overflow_seconds(pool, rows, {"prefill": prefill_pass(pool, rows.shapes, chunk)})["prefill"]

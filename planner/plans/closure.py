@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,38 +24,107 @@ from planner.plans.bounds import (
     mixed_decision,
     mixed_merit,
     placed_merit,
-    proven_seconds,
+    prefill_decision,
+    proven,
+    weigh_batch,
 )
-from planner.plans.candidates import decode_groups, handoff_columns, mixed_groups, prefill_rows
-from planner.plans.inputs import Context
+from planner.plans.candidates import (
+    DecodeGroup,
+    MixedGroup,
+    PrefillRows,
+    decode_groups,
+    handoff_columns,
+    mixed_groups,
+    prefill_rows,
+)
+from planner.plans.decode_times import decode_times
+from planner.plans.inputs import Context, Inputs, Objective, build_context
 from planner.plans.operate import PoolDecision
-from planner.plans.pairing import best_rate, split_table
+from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, split_table
+from planner.plans.pareto import at_objective, limit_seconds
 from planner.plans.schema import Plan
 from planner.plans.space import Space, declare_space
 
 SLACK = 1e-6
 """Relative room on merits: tie-break costs and rounding of the printed bound."""
 
-_NODE = re.compile(r"(mixed|prefill|decode) tp(\d+) dp(\d+) ep(\d+) pp(\d+) chunk(\d+) batch(\d+)-(\d+)", re.ASCII)
+_NODE = re.compile(r"(mixed|prefill|decode) tp(\d+) cp(\d+) dp(\d+) ep(\d+) pp(\d+) chunk(\d+) batch(\d+)-(\d+)", re.ASCII)
 Entry = tuple[str, str, Any, Any]
-Shape = tuple[str, int, int, int, int, int]
+Shape = tuple[str, int, int, int, int, int, int]
 
 
-def space_violations(context: Context, plan: Plan) -> list[Entry]:
-    """``(path, equation, expected, found)`` for every cell that the bound does not cover."""
-    if plan.certificate.stopped is not None:
-        return []
-    space = declare_space(context)
-    charge = charge_of(context, plan.objective, context.inputs.workload.tpot_s)
-    allowed = merit_of_objective(context, plan.certificate.bound) * (1.0 + SLACK)
-    try:
-        nodes = _parse_nodes(plan.certificate.nodes)
-        found = list(_mixed(context, space, charge, allowed, nodes)) if space.aggregated else []
-        if space.disaggregated:
-            found += _disaggregated(context, space, charge, allowed, nodes)
-    except InputError as error:
-        return [("certificate.nodes", "certificate: an optimal basis closes the node", "a valid proof", str(error))]
+@dataclass(frozen=True)
+class Claim:
+    """A bound and what proves it: nothing within the TPOT limit is better than ``bound`` (in the objective's printed unit)."""
+
+    path: str
+    objective: Objective
+    tpot_s: float | None
+    bound: float
+    nodes: dict[str, str]
+
+
+def claims_of(inputs: Inputs, plan: Plan) -> list[Claim]:
+    """The bounds that a plan proves: its own, and one for every point of its front. A stopped search proves none."""
+    claims = []
+    if plan.certificate.stopped is None:
+        limit = inputs.workload.tpot_s
+        claims.append(Claim("certificate", inputs.options.objective, limit, plan.certificate.bound, plan.certificate.nodes))
+    if plan.pareto is not None and plan.pareto.stopped is None:
+        for number, point in enumerate(plan.pareto.points):
+            limit = limit_seconds(inputs, point.tpot_limit_ms)
+            claims.append(Claim(f"pareto.points.{number}", plan.pareto.objective, limit, point.bound, point.nodes))
+    if len(claims) > 1 and replace(claims[-1], path=claims[0].path) == claims[0]:  # the last point is often the plan itself
+        claims.pop()
+    return claims
+
+
+def space_violations(inputs: Inputs, plan: Plan) -> list[Entry]:
+    """``(path, equation, expected, found)`` for every cell of every variant that a bound does not cover."""
+    claims, found = claims_of(inputs, plan), []
+    labels = [variant.label for variant in inputs.options.variants]
+    for claim in claims:
+        for name in claim.nodes:
+            if " ".join(name.split(" ", 3)[:3]) not in labels:
+                where = f"{claim.path}.nodes"
+                return [(where, "certificate: the node's variant is one of the space", sorted(labels), name[:80])]
+    for variant in inputs.options.variants if claims else ():
+        walk = _Walk(build_context(inputs, variant))
+        for claim in claims:
+            found += walk.violations(claim)
     return found
+
+
+class _Walk:
+    """The space of one variant; what does not depend on a claim is computed once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.space = context, declare_space(context)
+        self.label = f"{context.variant.label} "
+        space = self.space
+        shared = None if context.separate else decode_times(context.pools["mixed"], space.pools["mixed"].shapes)
+        self.mixed = mixed_groups(context.pools["mixed"], space.pools["mixed"], shared) if space.aggregated else []
+        self.prefill, self.decode = [], []
+        if space.disaggregated:
+            decode = space.pools.get("decode") or space.pools["mixed"]
+            times = shared if decode is space.pools.get("mixed") else None
+            self.decode = decode_groups(context.pool("decode"), decode, handoff_columns(context, decode), times)
+            self.prefill = prefill_rows(context.pool("prefill"), space.pools.get("prefill") or space.pools["mixed"])
+
+    def violations(self, claim: Claim) -> list[Entry]:
+        """Every cell that a claim's bound does not cover."""
+        context = at_objective(self.context, claim.objective)
+        charge = charge_of(context, claim.objective, claim.tpot_s)
+        allowed = merit_of_objective(context, claim.bound) * (1.0 + SLACK)
+        start = len(self.label)
+        try:
+            nodes = _parse_nodes({name[start:]: proof for name, proof in claim.nodes.items() if name.startswith(self.label)})
+            found = list(_mixed(context, self.space, charge, allowed, self.mixed, nodes))
+            if self.space.disaggregated:
+                found += _disaggregated(context, self.space, charge, allowed, self.prefill, self.decode, nodes)
+        except InputError as error:
+            return [(f"{claim.path}.nodes", "certificate: an optimal basis closes the node", "a valid proof", str(error))]
+        return [(f"{claim.path}.{key}", equation, expected, value) for key, equation, expected, value in found]
 
 
 def _parse_nodes(nodes: dict[str, str]) -> dict[Shape, list[tuple[int, int, str]]]:
@@ -64,21 +134,22 @@ def _parse_nodes(nodes: dict[str, str]) -> dict[Shape, list[tuple[int, int, str]
         if not match:
             raise InputError(f"{name[:80]!r} names no node", where="certificate")
         side, *numbers = match.groups()
-        tp, dp, ep, pp, chunk, low, high = (int(n) for n in numbers)
-        table.setdefault((side, tp, dp, ep, pp, chunk), []).append((low, high, proof))
+        tp, cp, dp, ep, pp, chunk, low, high = (int(n) for n in numbers)
+        table.setdefault((side, tp, cp, dp, ep, pp, chunk), []).append((low, high, proof))
     return table
 
 
 def _segments(
     nodes: dict[Shape, list[tuple[int, int, str]]], decision: PoolDecision, low: int, high: int
-) -> list[tuple[int, int, list[tuple[int, str]]]]:
-    """``low..high`` cut at the borders of the stored nodes of that shape: each piece with the proofs (lowest batch, text) that
-    hold on it. A proof at a node's lowest batch holds on the whole node, since no pass gets faster as the batch grows."""
-    shape = (decision.phase, decision.tp, decision.dp, decision.ep, decision.pp, decision.chunk)
+) -> list[tuple[int, int, list[tuple[int, int, str]]]]:
+    """``low..high`` cut at the borders of the stored nodes of that shape: each piece with the proofs (first and last
+    batch, text) that hold on it. A proof at a node's lowest batch holds on the whole node, since no pass gets faster as the
+    batch grows."""
+    shape = (decision.phase, decision.tp, decision.cp, decision.dp, decision.ep, decision.pp, decision.chunk)
     inside = [entry for entry in nodes.get(shape, []) if low <= entry[0] and entry[1] <= high]
     borders = sorted({low, high + 1, *(first for first, _, _ in inside), *(last + 1 for _, last, _ in inside)})
     return [
-        (start, end - 1, [(first, proof) for first, last, proof in inside if first <= start and end - 1 <= last])
+        (start, end - 1, [(first, last, proof) for first, last, proof in inside if first <= start and end - 1 <= last])
         for start, end in zip(borders, borders[1:], strict=False)
     ]
 
@@ -88,14 +159,18 @@ def _undercut(path: str, found: Any) -> Entry:
 
 
 def _mixed(
-    context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]
+    context: Context,
+    space: Space,
+    charge: Charge,
+    allowed: float,
+    groups: list[MixedGroup],
+    nodes: dict[Shape, list[tuple[int, int, str]]],
 ) -> Iterator[Entry]:
-    pool = context.pools["mixed"]
-    for group in mixed_groups(pool, space.pools["mixed"]):
-        cells = group.cells
+    for group in groups:
+        pool, cells = group.pool, group.cells
         if not len(cells.row):
             continue
-        merit, rate, tpot = mixed_cell_merit(context, space, charge, group, cells)
+        merit, rate, tpot = mixed_cell_merit(context, space, charge, group)
         for i in np.flatnonzero(merit > allowed):
             row, low, high = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
             decision = mixed_decision(group, row, low)
@@ -114,63 +189,64 @@ def _mixed(
                 )
                 exact = np.where(meets(charge, served.tpot_s, served.ttft_s), exact, 0.0)
                 if exact.max() > allowed:
-                    yield _undercut(
-                        "certificate.bound", f"{decision} reaches a merit of {exact.max():.12g}, above {allowed:.12g}"
-                    )
+                    yield _undercut("bound", f"{decision} reaches a merit of {exact.max():.12g}, above {allowed:.12g}")
                 continue
             for start, end, proofs in _segments(nodes, decision, low, high):
                 bounded = float(merit[i])
-                for first, proof in proofs:
-                    seconds = proven_seconds(pool, mixed_decision(group, row, first), proof)
+                for first, last, proof in proofs:
+                    weigh = weigh_batch(charge, first, last)
+                    shown = proven(pool, mixed_decision(group, row, first), proof, weigh)
                     reached = 0.0
-                    if np.isfinite(seconds):
-                        reached = placed_merit(context, space, charge, group, row, start, end, seconds)[0]
+                    if np.isfinite(shown.seconds) or shown.but_below:
+                        reached = placed_merit(context, space, charge, group, row, start, end, weigh, shown)[0]
                     bounded = min(bounded, reached)
                 if bounded > allowed:
-                    yield _undercut("certificate.nodes", f"{decision}, batches {start}-{end}: merit bound {bounded:.12g}")
+                    yield _undercut("nodes", f"{decision}, batches {start}-{end}: merit bound {bounded:.12g}")
 
 
 def _disaggregated(
-    context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]
+    context: Context,
+    space: Space,
+    charge: Charge,
+    allowed: float,
+    prefill_groups: list[PrefillRows],
+    decode_groups: list[DecodeGroup],
+    nodes: dict[Shape, list[tuple[int, int, str]]],
 ) -> list[Entry]:
-    prefill, decode = _prefill_table(context, space, nodes), _decode_table(context, space, charge, allowed, nodes)
+    prefill, decode = _prefill_table(prefill_groups, nodes), _decode_table(decode_groups, charge, nodes)
     prefill_devices, decode_devices, weight = split_table(context, space, charge)
     if not prefill or not decode:
         return []
     if charge.objective == "latency":
-        smallest = min(size for size, _, _ in prefill)
-        room = float(np.max(decode_devices[prefill_devices >= smallest], initial=0.0))
-        least = min((tpot for size, _, tpot in decode if size <= room), default=np.inf)
+        room = float(np.max(decode_devices[enough_prefill(prefill, prefill_devices, charge)], initial=0.0))
+        size, each, tpot = (np.array(column) for column in zip(*decode, strict=True))
+        least = float(np.min(tpot[carries(size, each, room, charge)], initial=np.inf))
         merit = 1.0 / least if least > 0.0 else np.inf
     else:
         rate = np.minimum(
             best_rate(prefill, prefill_devices, None, charge), best_rate(decode, decode_devices, charge.cap, charge)
         )
-        merit = float(np.max(rate / weight, initial=0.0))
+        merit = float(np.max(merit_of_rates(rate, weight, charge), initial=0.0))
     if merit > allowed:
-        return [_undercut("certificate.bound", f"some split reaches a merit of up to {merit:.12g}, above {allowed:.12g}")]
+        return [_undercut("bound", f"some split reaches a merit of up to {merit:.12g}, above {allowed:.12g}")]
     return []
 
 
-def _prefill_table(
-    context: Context, space: Space, nodes: dict[Shape, list[tuple[int, int, str]]]
-) -> list[tuple[int, float, float]]:
-    pool = context.pool("prefill")
+def _prefill_table(groups: list[PrefillRows], nodes: dict[Shape, list[tuple[int, int, str]]]) -> list[tuple[int, float, float]]:
     table = []
-    for group in prefill_rows(pool, space.pools.get("prefill") or space.pools["mixed"]):
-        seconds = np.where(group.fits, group.seconds, group.least_seconds)
+    for group in groups:
+        pool, seconds = group.pool, np.where(group.fits, group.seconds, group.least_seconds)
         usable = group.fits.copy()
         for i in np.flatnonzero(~group.fits):
             if not pool.tiers:
                 continue
-            s = group.shapes
-            decision = PoolDecision("prefill", 1, int(s.tp[i]), int(s.dp[i]), int(s.ep[i]), s.pp, 0, int(group.chunk[i]))
+            decision = prefill_decision(group, int(i))
             usable[i] = True
             for _, _, proofs in _segments(nodes, decision, 0, 0):
-                for _, proof in proofs:
-                    proven = proven_seconds(pool, decision, proof)
-                    usable[i] &= bool(np.isfinite(proven))
-                    seconds[i] = max(seconds[i], proven) if np.isfinite(proven) else seconds[i]
+                for _, _, proof in proofs:
+                    least = proven(pool, decision, proof).seconds
+                    usable[i] &= bool(np.isfinite(least))
+                    seconds[i] = max(seconds[i], least) if np.isfinite(least) else seconds[i]
         rate, through = group.serve(np.arange(len(seconds)), seconds)
         for i in np.flatnonzero(usable & (rate > 0.0)):
             table.append((int(group.shapes.devices[i]), float(rate[i]), float(through[i])))
@@ -178,18 +254,16 @@ def _prefill_table(
 
 
 def _decode_table(
-    context: Context, space: Space, charge: Charge, allowed: float, nodes: dict[Shape, list[tuple[int, int, str]]]
+    groups: list[DecodeGroup], charge: Charge, nodes: dict[Shape, list[tuple[int, int, str]]]
 ) -> list[tuple[int, float, float]]:
     """Every fitting batch exactly; the rest by the better of its bound and a stored proof."""
-    pool = context.pool("decode")
-    declared = space.pools.get("decode") or space.pools["mixed"]
     limit = (charge.tpot_s or np.inf) * (1 + 1e-12)
     table: list[tuple[int, float, float]] = []
-    for group in decode_groups(pool, declared, handoff_columns(context, declared)):
-        cells = group.cells
+    for group in groups:
+        pool, cells = group.pool, group.cells
         if not len(cells.row):
             continue
-        bound, least = group.bounds(cells)
+        bound, least = group.bounds
         inside = np.flatnonzero(cells.fits & (least <= limit))
         if len(inside):
             row = np.concatenate([np.full(int(cells.high[i] - cells.low[i]) + 1, cells.row[i]) for i in inside])
@@ -207,14 +281,14 @@ def _decode_table(
             size_here = int(group.shapes.devices[at])
             for start, end, proofs in _segments(nodes, decode_decision(group, at, low), low, high):
                 r, t = float(bound[i]), float(least[i])
-                for first, proof in proofs:
-                    seconds = proven_seconds(pool, decode_decision(group, at, first), proof)
+                for first, _, proof in proofs:
+                    seconds = proven(pool, decode_decision(group, at, first), proof).seconds
                     if np.isinf(seconds):
                         t = np.inf
                         continue
-                    where, proven = np.array([at]), np.array([seconds])
-                    r = min(r, float(group.serve(where, np.array([float(end)]), proven)[0][0]))
-                    t = max(t, float(group.serve(where, np.array([float(start)]), proven)[1][0]))
+                    where, least_s = np.array([at]), np.array([seconds])
+                    r = min(r, float(group.serve(where, np.array([float(end)]), least_s)[0][0]))
+                    t = max(t, float(group.serve(where, np.array([float(start)]), least_s)[1][0]))
                 if t <= limit and np.isfinite(t):
                     table.append((size_here, r, t))
     return table

@@ -84,8 +84,12 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
             f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
             f"prefix hits {workload.prefix_hit:.1%} ({workload.source})",
             f"runtime {inputs.runtime.id}: {inputs.runtime.name}",
-            f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}, utilisation {context.utilisation:g}",
-            f"closed loop of {operation.concurrency:.0f} requests in flight",
+            f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}{_at(inputs.prices.site)}, "
+            f"utilisation {context.utilisation:g}",
+            f"closed loop of {operation.concurrency:.0f} requests in flight"
+            if context.demand is None
+            else f"{operation.requests_per_s:.6g} requests/s asked of the {operation.capacity_per_s:.6g} that it can serve; "
+            f"about {operation.concurrency:.0f} in flight; time per token is that at capacity, so no shorter than at this load",
         ],
     }
 
@@ -102,3 +106,7 @@ def _exposed(state: Any, phase: str) -> float:
     """Seconds of the slowest stage beyond a pass with everything in device memory."""
     resident = state.passes[phase].stage_times()[state.times.slowest[phase]]
     return float(state.seconds[phase] - float(resident[0]) * state.pool.rates.residual)
+
+
+def _at(site: str | None) -> str:
+    return "" if site is None else f" with electricity, PUE and life of site {site}"

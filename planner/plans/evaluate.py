@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.footprint import Shapes, reserve_parts
-from planner.footprint.memory import cache_bytes_per_sequence, residency, routed_bytes, split_ways, static_bytes
+from planner.footprint.memory import cache_bytes_per_sequence, cache_ways, residency, routed_bytes, static_bytes
 from planner.footprint.memory import lookup_bytes as table_bytes
 from planner.footprint.shapes import Column
 from planner.performance import PassTimes, decode_load, pass_times, prefill_load
@@ -106,6 +106,8 @@ def memory_need(pool: PoolContext, rows: Candidates) -> Need:
 
 def largest_fitting_batch(pool: PoolContext, shapes: Shapes, chunk: Column, limit: int) -> Column:
     """Largest batch (0 if none) with everything in device memory; the need grows with the batch, so bisection finds it."""
+    if pool.displaced:
+        return np.zeros_like(shapes.tp)
     low, high = np.zeros_like(shapes.tp), np.full_like(shapes.tp, float(limit))
 
     def fits(batch: Column) -> Mask:
@@ -163,15 +165,17 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
                 read_rows.append(np.minimum(part.static_read, static) * runs[number])
                 if block.routed:
                     routed = routed_bytes(block.routed, rows.shapes)
-                    held_rows.append(routed * most[number])
-                    read_rows.append(np.minimum(part.routed_read, routed) * runs[number])
+                    for size, share in zip(block.routed.class_sizes, part.routed_parts, strict=True):
+                        held = routed * (size / block.routed.experts)
+                        held_rows.append(held * most[number])
+                        read_rows.append(np.minimum(part.routed_read * share, held) * runs[number])
                 for table in block.lookups:
                     held_rows.append(table_bytes(table, rows.shapes) * most[number])
                     read_rows.append(zeros)
                 cache = zeros
                 for entry in block.caches:
                     size = cache_bytes_per_sequence(entry, workload.reserved_tokens, runtime.page_tokens)
-                    cache = cache + np.ceil(size / split_ways(rows.shapes.tp, entry.tensor_axis)) * sequences
+                    cache = cache + np.ceil(size / cache_ways(rows.shapes, entry.tensor_axis)) * sequences
                 held_rows.append(cache * most[number])
                 read_rows.append(np.minimum(part.cache_read + part.cache_write, cache) * runs[number])
         held, read = np.stack(held_rows), np.stack(read_rows)

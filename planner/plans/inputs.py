@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal
+from itertools import product
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from planner.architecture import FORMATS, Block, Model, convert
 from planner.economics import owned_hour
 from planner.errors import InputError, nearest
-from planner.footprint import ModelPieces, cut
+from planner.footprint import ModelPieces, cut, item_names
+from planner.footprint.shapes import widths
 from planner.hardware import HardwareSelection, System
 from planner.performance import Rates, resolve_rates
 from planner.performance.serving import tokens_per_step
+from planner.plans.constraints import MOST, Constraint, forbidden_places, kept
+from planner.plans.experts import with_use
 from planner.prices import OwnedPrices
 from planner.runtimes import Runtime
 from planner.workload import Workload
@@ -22,7 +26,22 @@ from planner.workload import Workload
 Objective = Literal["cost", "throughput", "latency"]
 Allocation = Literal["miss_only", "all_input", "flops"]
 WEIGHT_FORMATS = {"bf16": "bf16", "fp8": "fp8_block128", "int8": "int8_channel", "fp4": "nvfp4", "int4": "int4_g32"}
+_Dtype = Annotated[str, Field(max_length=64)]
 _Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+
+
+class Variant(NamedTuple):
+    """What holds for every pool of a deployment and changes the model as cut: dtype of the cache, draft tokens a step."""
+
+    kv_dtype: str
+    mtp: int
+    redundant: int = 0
+    """Expert slots of a rank and layer beyond its part of the experts, for copies."""
+
+    @property
+    def label(self) -> str:
+        """As it is written in names of nodes."""
+        return f"kv-{self.kv_dtype} mtp{self.mtp} redundant{self.redundant}"
 
 
 class Options(BaseModel):
@@ -34,15 +53,61 @@ class Options(BaseModel):
     devices: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     tiers: tuple[str, ...] | None = None
     weight_dtype: str | None = None
-    kv_dtype: str = "bf16"
-    mtp: Annotated[int, Field(ge=0, le=8)] = 0
+    kv_dtype: Annotated[tuple[_Dtype, ...], Field(min_length=1, max_length=8)] = ("bf16",)
+    """The search chooses among these."""
+    mtp: Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1, max_length=9)] = (0,)
+    """Draft tokens per step; the search chooses among these."""
+    redundant_experts: Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=16)] = (0,)
+    """Expert slots of a rank and layer beyond its part of the experts, for copies; the search chooses among these."""
     concurrency: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    rate: _Positive | None = None
+    """Requests per second to be served in the hours of service."""
+    tokens_per_day: Annotated[float, Field(gt=0, le=1e24, allow_inf_nan=False)] | None = None
+    """Input and output tokens to be served in a day."""
+    spare: Annotated[int, Field(ge=0, le=1000)] = 0
+    spare_of: Literal["node", "unit", "system"] = "node"
+    """What ``spare`` counts: nodes, purchasable units or whole systems of each pool, kept idle for when one fails."""
     price_basis: Literal["owned"] = "owned"
     utilisation: Annotated[float, Field(gt=0, le=1)] | None = None
     max_power_kw: _Positive | None = None
     max_usd_per_hour: _Positive | None = None
     allocation: Allocation = "miss_only"
+    constraints: Annotated[tuple[Constraint, ...], Field(max_length=MOST)] = ()
+    """Pins and bans."""
     gap: Annotated[float, Field(ge=0, le=1)] = 0.005
+    pareto: Annotated[int, Field(ge=2, le=50)] | None = None
+    """Points of the front of cost (or throughput) against speed of one user."""
+
+    @field_validator("kv_dtype", "mtp", "redundant_experts", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+    @field_validator("kv_dtype", "mtp", "redundant_experts")
+    @classmethod
+    def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("names a value twice")
+        return values
+
+    @model_validator(mode="after")
+    def _one_demand(self) -> Options:
+        if self.rate is not None and self.tokens_per_day is not None:
+            raise ValueError("rate and tokens_per_day both say how much to serve: give one")
+        return self
+
+    @model_validator(mode="after")
+    def _some_variant(self) -> Options:
+        if not self.variants:
+            asked = f"kv_dtype {', '.join(self.kv_dtype)} and mtp {', '.join(str(n) for n in self.mtp)}"
+            raise ValueError(f"constraints leave nothing of {asked}: name more with --kv-dtype or --mtp")
+        return self
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every combination of cache dtype, draft length and expert slots that no constraint rules out, in the order asked."""
+        chosen = kept(self.constraints, "kv_dtype", self.kv_dtype), kept(self.constraints, "mtp", self.mtp)
+        return tuple(Variant(*values) for values in product(*chosen, self.redundant_experts))
 
 
 class Inputs(BaseModel):
@@ -102,11 +167,25 @@ class PoolContext:
     usd_per_hour: float
     """Of one system (``selection.count`` of them exist)."""
     accept: float
+    forbidden: frozenset[tuple[str, str]] = frozenset()
+    """``(item, memory)`` that constraints rule out."""
 
     @property
     def system(self) -> System:
         """The system of this pool."""
         return self.selection.system
+
+    @property
+    def displaced(self) -> bool:
+        """Constraints keep some item out of device memory, so that no configuration lies there whole."""
+        return any(memory == self.rates.memory_id for _, memory in self.forbidden)
+
+    @property
+    def spare_devices(self) -> int:
+        """Devices kept idle for when one fails."""
+        options, system = self.inputs.options, self.system
+        sizes = {"node": system.devices_per_node, "unit": system.purchasable_devices, "system": system.devices}
+        return options.spare * sizes[options.spare_of]
 
     @property
     def units(self) -> int:
@@ -131,9 +210,10 @@ class PoolContext:
 
 @dataclass(frozen=True)
 class Context:
-    """All constants of a planning problem."""
+    """All constants of a planning problem in one variant."""
 
     inputs: Inputs
+    variant: Variant
     pools: dict[str, PoolContext] = field(default_factory=dict)
 
     def pool(self, phase: str) -> PoolContext:
@@ -146,18 +226,54 @@ class Context:
         return "mixed" not in self.pools
 
     @cached_property
+    def demand(self) -> float | None:
+        """Requests per second that must be served in the hours of service; ``None``: as many as pay.
+
+        Hardware to be sized for N requests in flight must serve what they make at the speed of the service levels,
+        ``N / (TTFT + (n-1) TPOT)`` (Little's law).
+        """
+        options, workload = self.inputs.options, self.inputs.workload
+        if options.tokens_per_day is not None:
+            tokens = workload.input_tokens.mean + workload.output_tokens.mean
+            return options.tokens_per_day / (86400.0 * self.utilisation * tokens)
+        if options.rate is None and options.concurrency is not None and self.auto:
+            if workload.ttft_s is None or workload.tpot_s is None:
+                return None
+            return options.concurrency / (workload.ttft_s + (workload.output_tokens.mean - 1.0) * workload.tpot_s)
+        return options.rate
+
+    @property
+    def auto(self) -> bool:
+        """Some hardware is to be counted by the planner."""
+        return any(selection.auto for selection in self.inputs.hardware.values())
+
+    @property
+    def cap(self) -> int | None:
+        """Most requests in flight; where hardware is sized for that many, they are a demand and no cap."""
+        return None if self.auto else self.inputs.options.concurrency
+
+    @cached_property
     def utilisation(self) -> float:
         """Share of the hours in which the load is served."""
         asked = self.inputs.options.utilisation
         return self.inputs.prices.utilisation.value if asked is None else asked
 
 
-def build_context(inputs: Inputs) -> Context:
-    """Resolve dtypes, layouts, rates and prices; ``InputError`` where an option contradicts the hardware or the model."""
-    return Context(inputs, {phase: _pool(inputs, selection) for phase, selection in inputs.hardware.items()})
+def build_context(inputs: Inputs, variant: Variant | None = None) -> Context:
+    """Resolve dtypes, layouts, rates and prices of a variant (default the first asked).
+
+    ``InputError`` where an option contradicts the hardware or the model.
+    """
+    chosen = variant or inputs.options.variants[0]
+    return Context(inputs, chosen, {phase: _pool(inputs, selection, chosen) for phase, selection in inputs.hardware.items()})
 
 
-def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
+def at_variant(context: Context, variant: Variant) -> Context:
+    """The same problem in another variant."""
+    return context if variant == context.variant else build_context(context.inputs, variant)
+
+
+def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> PoolContext:
     system, runtime, options = selection.system, inputs.runtime, inputs.options
     supported = set(system.device.compute)
     model = with_weight_dtype(inputs.model, options.weight_dtype)
@@ -176,16 +292,19 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
         target = convert(name, supported, runtime.dequantises)
         if target != name:
             conversions[name] = target
-    if options.kv_dtype not in runtime.kv_layouts:
+    if variant.kv_dtype not in runtime.kv_layouts:
         raise InputError(
-            f"runtime {runtime.id} has no cache layout for {options.kv_dtype[:64]!r}",
+            f"runtime {runtime.id} has no cache layout for {variant.kv_dtype[:64]!r}",
             where="--kv-dtype",
-            mend=nearest(options.kv_dtype[:64], list(runtime.kv_layouts)),
+            mend=nearest(variant.kv_dtype[:64], list(runtime.kv_layouts)),
         )
-    if options.mtp and model.speculation is None:
+    if variant.mtp and model.speculation is None:
         raise InputError(f"model {model.id} has no draft module", where="--mtp", mend="use --mtp 0")
-    pieces = cut(model, conversions, runtime.kv_layouts[options.kv_dtype], options.mtp, inputs.workload.acceptance)
+    pieces = cut(model, conversions, runtime.kv_layouts[variant.kv_dtype], variant.mtp, inputs.workload.acceptance)
+    pieces = with_use(pieces, inputs.workload.experts, variant.redundant, widths(selection.devices))
     rates = resolve_rates(system, runtime)
+    memories = {tier.id: (tier.id, tier.kind, tier.role) for tier in rates.tiers}
+    memories[rates.memory_id] = (rates.memory_id, rates.memory_kind, "device")
     return PoolContext(
         inputs,
         selection,
@@ -195,6 +314,7 @@ def _pool(inputs: Inputs, selection: HardwareSelection) -> PoolContext:
         conversions,
         system_hour(system, inputs.prices, system.capex.value),
         tokens_per_step(pieces.acceptance),
+        forbidden_places(options.constraints, item_names(pieces), memories),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from planner.footprint import Shapes
 from planner.performance import PassTimes, handoff_seconds, mixed_serving, prefill_queue, split_serving
 from planner.performance.serving import queue_wait, utilisation_for_wait
 from planner.plans.evaluate import Candidates, admitted_sequences, decode_pass, memory_need, prefill_pass, reserved_bytes
-from planner.plans.inputs import Context, PoolContext
+from planner.plans.experts import ExpertMap, with_map
+from planner.plans.inputs import Context, PoolContext, Variant
 from planner.plans.lp import Vertex, decode_basis, vertex
 from planner.plans.tiers import Evaluated, TierProblem, build_tier_problem, evaluate_shares, resident_shares
 
@@ -38,6 +39,7 @@ class PoolDecision:
     chunk: int
     basis: str | None = None
     period_s: float | None = None
+    cp: int = 1
 
     @property
     def instance_devices(self) -> int:
@@ -56,7 +58,7 @@ class PoolDecision:
 
     def row(self) -> Candidates:
         """The decision as one row."""
-        shapes = Shapes.single(self.tp, self.dp, self.ep, self.pp)
+        shapes = Shapes.single(self.tp, self.dp, self.ep, self.pp, self.cp)
         return Candidates(shapes, np.array([float(self.batch)]), np.array([float(self.chunk)]))
 
 
@@ -66,6 +68,17 @@ class Decision:
 
     pools: tuple[PoolDecision, ...]
     units: tuple[int, ...]
+    variant: Variant
+    experts: tuple[ExpertMap, ...] = field(default=(), compare=False)
+    """Maps of popular experts, by phase; without one a pool's fullest rank has the least load that any map gives it."""
+
+    def pool_with_map(self, context: Context, phase: str) -> PoolContext:
+        """The pool of a phase, its fullest rank as the decision's map has it."""
+        pool = context.pool(phase)
+        found = next((one for one in self.experts if one.phase == phase), None)
+        if found is None:
+            return pool
+        return replace(pool, pieces=with_map(pool.pieces, found, pool.inputs.workload.experts))
 
 
 @dataclass(frozen=True)
@@ -82,15 +95,16 @@ class PoolState:
     seconds: dict[str, float]
 
 
-def phase_weights(pool: PoolContext, decision: PoolDecision) -> dict[str, float]:
+def phase_weights(pool: PoolContext, decision: PoolDecision, weigh: int | None = None) -> dict[str, float]:
     """How much a second of each phase costs the objective of the tier problem.
 
-    Aggregated serving: ``tpot = pp D / a + (B m / (C dp (n-1))) P``; a pool of one phase minimises that phase.
+    Aggregated serving: ``tpot = pp D / a + (B m / (C dp (n-1))) P``; a pool of one phase minimises that phase. ``weigh``: the
+    batch in place of the decision's own in B.
     """
     if decision.phase != "mixed":
         return {decision.phase: 1.0}
     workload = pool.inputs.workload
-    running = decision.batch * decision.dp * decision.pp
+    running = (weigh or decision.batch) * decision.dp * decision.pp
     per_request = workload.miss_tokens / (decision.chunk * decision.dp)
     return {
         "decode": decision.pp / pool.accept,
@@ -98,14 +112,27 @@ def phase_weights(pool: PoolContext, decision: PoolDecision) -> dict[str, float]
     }
 
 
-def pool_problem(pool: PoolContext, decision: PoolDecision) -> tuple[TierProblem, dict[str, PassTimes]]:
-    """The tier problem of a pool's configuration, and the passes behind it."""
+Prefilled = dict[tuple[int, int, int, int, int, int], PassTimes]
+"""Prefill passes by shape and chunk, which the batch does not change."""
+
+
+def pool_problem(
+    pool: PoolContext, decision: PoolDecision, weigh: int | None = None, prefilled: Prefilled | None = None
+) -> tuple[TierProblem, dict[str, PassTimes]]:
+    """The tier problem of a pool's configuration (``weigh`` as in ``phase_weights``), and the passes behind it.
+
+    ``prefilled``: passes of this pool known already, added to.
+    """
     row = decision.row()
     passes: dict[str, PassTimes] = {}
     if "decode" in decision.phases:
         passes["decode"] = decode_pass(pool, row.shapes, row.batch)
     if "prefill" in decision.phases:
-        passes["prefill"] = prefill_pass(pool, row.shapes, row.chunk)
+        key = (decision.tp, decision.cp, decision.dp, decision.ep, decision.pp, decision.chunk)
+        known = prefilled if prefilled is not None else {}
+        if key not in known:
+            known[key] = prefill_pass(pool, row.shapes, row.chunk)
+        passes["prefill"] = known[key]
     workload, runtime = pool.inputs.workload, pool.inputs.runtime
     reserve = float(sum(column[0] for column in reserved_bytes(pool, row).values()))
     problem = build_tier_problem(
@@ -113,13 +140,14 @@ def pool_problem(pool: PoolContext, decision: PoolDecision) -> tuple[TierProblem
         row.shapes,
         pool.rates,
         passes,
-        phase_weights(pool, decision),
+        phase_weights(pool, decision, weigh),
         float(admitted_sequences(pool, row)[0]),
         workload.reserved_tokens,
         runtime.page_tokens,
         reserve,
-        pool.tiers if decision.basis is not None or memory_need(pool, row).short[0] > 0 else (),
+        pool.tiers if decision.basis is not None or pool.displaced or memory_need(pool, row).short[0] > 0 else (),
         None if decision.period_s is None else decision.period_s / pool.rates.residual,
+        pool.forbidden,
     )
     return problem, passes
 
@@ -143,13 +171,17 @@ def pool_state(pool: PoolContext, decision: PoolDecision, placed: np.ndarray | N
 
 @dataclass(frozen=True)
 class Operation:
-    """A deployment in steady state. Times in seconds, rates per second, USD per hour."""
+    """A deployment in steady state. Times in seconds, rates per second, USD per hour.
+
+    It serves ``requests_per_s``: ``capacity_per_s``, or the demand where that is less. Times per token are those at capacity.
+    """
 
     mode: str
     pools: tuple[PoolState, ...]
     tpot_s: float
     ttft_s: float
     requests_per_s: float
+    capacity_per_s: float
     concurrency: float
     units: tuple[int, ...]
     devices_paid: int
@@ -172,7 +204,7 @@ def operate(
     """
     by_phase = {pool.phase: pool for pool in decision.pools}
     states = {
-        phase: pool_state(context.pool(phase), pool, placed[index] if placed is not None else None)
+        phase: pool_state(decision.pool_with_map(context, phase), pool, placed[index] if placed is not None else None)
         for index, (phase, pool) in enumerate(by_phase.items())
     }
     workload = context.inputs.workload
@@ -198,18 +230,20 @@ def operate(
         tpot, rate = float(served.tpot_s[0]), float(served.requests_per_s[0]) * replicas
         prefill_share = float(served.requests_per_s[0]) * workload.miss_tokens / (row.chunk[0] * row.shapes.dp[0])
         input_share = float(prefill_share * state.seconds["prefill"])
+        asked = rate if context.demand is None else min(rate, context.demand)
         return Operation(
             "aggregated",
             (state,),
             tpot,
             float(served.ttft_s[0]),
+            asked,
             rate,
-            float(served.concurrency[0]) * replicas,
+            float(served.concurrency[0]) * replicas * asked / rate,
             units,
             devices_paid,
             usd,
             input_share,
-            input_share,
+            input_share * asked / rate,
         )
     if set(by_phase) != {"prefill", "decode"}:
         raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
@@ -222,21 +256,25 @@ def _disaggregated(
     workload = context.inputs.workload
     prefill, decode = states["prefill"], states["decode"]
     p_row, d_row = prefill.decision.row(), decode.decision.row()
-    capacity, service, through = prefill_queue(np.array([prefill.seconds["prefill"]]), p_row.chunk, p_row.shapes, workload)
+    most, service, through = prefill_queue(np.array([prefill.seconds["prefill"]]), p_row.chunk, p_row.shapes, workload)
     side = split_serving(np.array([decode.seconds["decode"]]), d_row.batch, d_row.shapes, workload, decode.pool.accept)
     handoff = handoff_time(context, d_row.shapes)
     rounds = workload.output_tokens.mean - 1.0
     tpot = float(side.seconds[0]) + float(handoff[0]) / rounds
     busy = busy_limit(workload.ttft_s, through, service) if fixed is None else np.array([fixed])
-    prefill_rate = float(capacity[0]) * prefill.decision.replicas
+    prefill_rate = float(most[0]) * prefill.decision.replicas
     decode_rate = float(side.requests_per_s[0]) * decode.decision.replicas
     rate = min(prefill_rate * float(busy[0]), decode_rate)
-    cap = context.inputs.options.concurrency
+    cap = context.cap
     if cap is not None:
         longest = workload.ttft_s
         if longest is None:
             longest = float(through[0] + queue_wait(busy, service)[0])
         rate = min(rate, cap / (longest + rounds * tpot))
+    if rate <= 0.0:
+        raise InputError("serve nothing within the limit on TTFT", where="plan: pools")
+    capacity = rate
+    rate = rate if context.demand is None else min(rate, context.demand)
     used = np.array([rate / prefill_rate])
     ttft = float(through[0] + queue_wait(used, service)[0])
     total = prefill.decision.devices * prefill.pool.usd_per_unit_hour / prefill.pool.unit_devices
@@ -247,6 +285,7 @@ def _disaggregated(
         tpot,
         ttft,
         rate,
+        capacity,
         rate * (ttft + rounds * tpot),
         units,
         devices_paid,
@@ -360,8 +399,10 @@ def checks(context: Context, operation: Operation) -> list[Check]:
         found.append(Check("service level TTFT", operation.ttft_s * 1e3, workload.ttft_s * 1e3, "ms"))
     if workload.tpot_s is not None:
         found.append(Check("service level TPOT", operation.tpot_s * 1e3, workload.tpot_s * 1e3, "ms"))
-    if options.concurrency is not None:
-        found.append(Check("concurrency", operation.concurrency, float(options.concurrency), "requests"))
+    if context.demand is not None:
+        found.append(Check("demand", context.demand, operation.capacity_per_s, "requests/s"))
+    if context.cap is not None:
+        found.append(Check("concurrency", operation.concurrency, float(context.cap), "requests"))
     if options.max_usd_per_hour is not None:
         found.append(Check("money", operation.usd_per_hour, options.max_usd_per_hour, "USD/h"))
     if options.max_power_kw is not None:
@@ -370,10 +411,10 @@ def checks(context: Context, operation: Operation) -> list[Check]:
     used: dict[int, int] = {}
     hardware = list(context.pools.values())
     for state in operation.pools:
-        index = hardware.index(state.pool)
+        index = list(context.pools).index(state.decision.phase if context.separate else "mixed")
         used[index] = used.get(index, 0) + state.decision.devices
     for index, devices in used.items():
-        bound = operation.units[index] * hardware[index].unit_devices
+        bound = operation.units[index] * hardware[index].unit_devices - hardware[index].spare_devices
         found.append(Check(f"devices of {hardware[index].system.id}", devices, bound, "devices"))
         found.append(Check(f"units of {hardware[index].system.id}", operation.units[index], hardware[index].units, "units"))
         if options.devices is not None:

@@ -10,7 +10,9 @@ import numpy as np
 from planner.footprint.memory import cache_bytes_per_sequence
 from planner.footprint.pieces import Window
 from planner.plans.evaluate import admitted_sequences, reserved_bytes
+from planner.plans.experts import slots_of
 from planner.plans.operate import PoolState
+from planner.plans.tiers import class_name
 
 
 def window_label(window: Window, layers: int) -> str:
@@ -46,24 +48,20 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
                 rows.append((number, "weights", f"{label}: {name}", size, groups * decision.tp / ways, size / ways))
         for block in window.blocks:
             if block.routed:
-                slots = math.ceil(block.routed.experts / decision.ep) * decision.ep
+                slots = slots_of(block.routed, decision.ep) * decision.ep
                 size = block.routed.member_bytes * window.layers
-                per_device = size / (decision.tp * decision.dp)
-                total = size * block.routed.experts
-                rows.append(
-                    (
-                        number,
-                        "routed experts",
-                        f"{label}: routed experts",
-                        total,
-                        decision.replicas,
-                        per_device * block.routed.experts,
-                    )
-                )
-                if slots > block.routed.experts:
-                    extra = size * (slots - block.routed.experts)
-                    share = per_device * (slots - block.routed.experts)
-                    rows.append((number, "routed experts", f"{label}: redundant expert slots", extra, decision.replicas, share))
+                spread = decision.tp * decision.dp
+                before = 0
+                for place, count in enumerate(sizes := block.routed.class_sizes):
+                    name = class_name(place, len(sizes))
+                    total = size * count
+                    rows.append((number, name, f"{label}: {name}", total, decision.replicas, total / spread))
+                    copies_here = (slots - block.routed.experts) * (before + count) // block.routed.experts
+                    copies_here -= (slots - block.routed.experts) * before // block.routed.experts
+                    before += count
+                    if copies_here:
+                        extra, text = size * copies_here, name.replace("routed experts", "redundant expert slots")
+                        rows.append((number, name, f"{label}: {text}", extra, decision.replicas, extra / spread))
             for table in block.lookups:
                 if table.bytes:
                     ways = min(decision.tp, table.tensor_axis)
@@ -73,7 +71,7 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
         caches: dict[int, int] = {}
         for block in window.blocks:
             for cache in block.caches:
-                ways = min(decision.tp, cache.tensor_axis)
+                ways = min(min(decision.tp, cache.tensor_axis) * decision.cp, decision.tp)
                 size = cache_bytes_per_sequence(cache, workload.reserved_tokens, runtime.page_tokens) * window.layers
                 caches[ways] = caches.get(ways, 0) + size * sequences * groups
         for ways, size in sorted(caches.items()):

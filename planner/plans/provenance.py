@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from planner.plans.inputs import Inputs
+from planner.quantities import UNKNOWN
 
 _ORDER = "ABCD"
 
 
 def _figures(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(value, dict):
-        if "grade" in value and "source" in value:
+        if "grade" in value and "source" in value and not str(value["source"]).startswith(UNKNOWN):
             yield path, value
         for key, item in value.items():
             yield from _figures(item, f"{path}.{key}" if path else str(key))
@@ -23,7 +24,10 @@ def _figures(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def provenance_of(inputs: Inputs) -> dict[str, Any]:
-    """``lowest_grade`` and ``sources[]``: one row a source, with the figures that cite it; estimates are listed apart."""
+    """``lowest_grade`` and ``sources[]``: one row a source, with the figures that cite it; estimates are listed apart.
+
+    Figures that nobody has published are no evidence; a plan that needs one is never made.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     estimates = []
     data = inputs.model_dump(mode="json", by_alias=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.documents import explain_validation, parse_json
 from planner.errors import InputError, VerificationError
 from planner.plans.assemble import SCHEMA_VERSION, Certificate
-from planner.plans.inputs import Inputs
+from planner.plans.expert_bounds import MAX_EXPERTS
+from planner.plans.experts import ExpertMap, even_split
+from planner.plans.inputs import Inputs, Variant
 from planner.plans.operate import Decision, PoolDecision
-from planner.plans.schema import Plan
+from planner.plans.pareto import Front, Point
+from planner.plans.schema import Experts, Plan
 
 _Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -23,6 +28,10 @@ class _Configuration(BaseModel):
     pp: Annotated[int, Field(ge=1, le=64)]
     ep: Annotated[int, Field(ge=1, le=65536)]
     attention_dp: Annotated[int, Field(ge=1, le=65536)]
+    context_parallel: Annotated[int, Field(ge=1, le=4096)]
+    kv_dtype: Annotated[str, Field(max_length=64)]
+    mtp: Annotated[int, Field(ge=0, le=8)]
+    redundant_experts: Annotated[int, Field(ge=0, le=64)]
     batch_per_rank: Annotated[int, Field(ge=0, le=1_000_000)]
     prefill_tokens_per_rank: Annotated[int, Field(ge=0, le=16_777_216)]
     period_limit_ms: Annotated[float, Field(gt=0)] | None
@@ -81,7 +90,7 @@ def inputs_of(plan: Plan, where: str) -> Inputs:
         raise explain_validation(error, f"{where}: inputs") from None
 
 
-def _pool(row: dict[str, Any], where: str) -> PoolDecision:
+def _pool(row: dict[str, Any], where: str) -> tuple[PoolDecision, Variant]:
     try:
         found = _Configuration.model_validate(row["configuration"])
     except ValidationError as error:
@@ -92,7 +101,7 @@ def _pool(row: dict[str, Any], where: str) -> PoolDecision:
         raise InputError("replicas must be a count", where=where)
     if not (basis is None or isinstance(basis, str)):
         raise InputError("placement_basis must be text", where=where)
-    return PoolDecision(
+    decision = PoolDecision(
         row["phase"],
         replicas,
         found.tp,
@@ -103,31 +112,69 @@ def _pool(row: dict[str, Any], where: str) -> PoolDecision:
         found.prefill_tokens_per_rank,
         basis,
         period,
+        found.context_parallel,
     )
+    return decision, Variant(found.kv_dtype, found.mtp, found.redundant_experts)
+
+
+def _decision(pools: list[tuple[PoolDecision, Variant]], units: tuple[int, ...], where: str) -> Decision:
+    variants = {variant for _, variant in pools}
+    if len(variants) != 1:
+        raise InputError("pools must agree on kv_dtype and mtp", where=where)
+    return Decision(tuple(pool for pool, _ in pools), units, variants.pop())
 
 
 def decision_of(plan: Plan, where: str) -> Decision:
     """The chosen decision."""
     pools = [pool.model_dump() for pool in plan.pools]
-    return Decision(
-        tuple(_pool(pool, f"{where}: pools.{index}") for index, pool in enumerate(pools)),
-        tuple(unit.units for unit in plan.units),
-    )
+    read = [_pool(pool, f"{where}: pools.{index}") for index, pool in enumerate(pools)]
+    decision = _decision(read, tuple(unit.units for unit in plan.units), f"{where}: pools")
+    return replace(decision, experts=tuple(_map(row, f"{where}: experts.{i}") for i, row in enumerate(plan.experts or ())))
+
+
+def _map(row: Experts, where: str) -> ExpertMap:
+    widths = {len(layer) for layer in row.physical_to_logical} | {len(layer) for layer in row.split or ()}
+    if widths != {row.ranks * row.slots_per_rank}:
+        raise InputError("a layer does not have ranks x slots_per_rank slots", where=where)
+    physical = np.array(row.physical_to_logical, dtype=np.int64)
+    experts = int(physical.max()) + 1
+    if experts > MAX_EXPERTS:
+        raise InputError(f"names expert {experts - 1}", where=where)
+    split = even_split(physical, experts) if row.split is None else np.array(row.split, dtype=float)
+    return ExpertMap(row.pool, row.ranks, row.slots_per_rank, physical, split)
 
 
 def least_of(plan: Plan, where: str) -> Decision | None:
     """The decision of least TPOT, if the plan states one."""
     least = plan.explanation.get("least_tpot")
-    if least is None:
+    return None if least is None else _short(least, where, "explanation.least_tpot")
+
+
+def front_of(plan: Plan, where: str) -> Front | None:
+    """The Pareto front, if the plan states one."""
+    if plan.pareto is None:
         return None
+    points = [
+        Point(
+            point.tpot_limit_ms,
+            _short(point.model_dump(include={"pools", "units"}), where, f"pareto.points.{number}"),
+            point.bound,
+            dict(point.nodes),
+        )
+        for number, point in enumerate(plan.pareto.points)
+    ]
+    return Front(tuple(points), plan.pareto.stopped)
+
+
+def _short(data: Any, where: str, path: str) -> Decision:
     try:
-        pools = tuple(_pool(pool, f"{where}: explanation.least_tpot.pools.{i}") for i, pool in enumerate(least["pools"]))
-        units = tuple(least["units"])
+        pools = [_pool(pool, f"{where}: {path}.pools.{i}") for i, pool in enumerate(data["pools"])]
+        units = tuple(data["units"])
     except (KeyError, TypeError):
-        raise InputError("explanation.least_tpot is not a configuration", where=where) from None
+        raise InputError(f"{path} is not a configuration", where=where) from None
     if not all(isinstance(u, int) and not isinstance(u, bool) and 0 < u < 10**7 for u in units):
-        raise InputError("explanation.least_tpot.units must be counts", where=where)
-    return Decision(pools, units)
+        raise InputError(f"{path}.units must be counts", where=where)
+    return _decision(pools, units, f"{where}: {path}")
 
 
 def certificate_of(plan: Plan) -> Certificate:

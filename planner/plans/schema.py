@@ -33,9 +33,12 @@ class Configuration(_Part):
     pp: Count
     ep: Count
     attention_dp: Count
+    context_parallel: Count
     batch_per_rank: Count
     prefill_tokens_per_rank: Count
     mtp: Count
+    redundant_experts: Count
+    kv_dtype: str
     period_limit_ms: Amount | None
 
 
@@ -84,6 +87,7 @@ class Prediction(_Part):
     ttft_ms: Interval
     tpot_ms: Interval
     requests_per_s: Amount
+    capacity_requests_per_s: Amount
     concurrency: Amount
     prefill_busy: Amount
     evidence: str
@@ -154,6 +158,72 @@ class ShadowPrice(_Part):
     valid_to: Number | None
 
 
+class FrontPool(_Part):
+    """What it takes to work a pool out again."""
+
+    phase: Phase
+    replicas: Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+    devices: Count
+    configuration: Configuration
+    placement_basis: Annotated[str, Field(max_length=4096)] | None
+
+
+class FrontPoint(_Part):
+    """The best deployment within a TPOT limit (``null``: none); ``bound`` holds for everything in the space within that limit."""
+
+    tpot_limit_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    tokens_per_s_per_user: Amount
+    tpot_ms: Amount
+    ttft_ms: Amount
+    usd_per_million_blended: Amount
+    output_tokens_per_s_per_device: Amount
+    objective: Number
+    bound: Number
+    gap: Amount
+    units: Annotated[list[Annotated[int, Field(ge=1, le=10_000_000, strict=True)]], Field(min_length=1, max_length=2)]
+    pools: Annotated[list[FrontPool], Field(min_length=1, max_length=2)]
+    nodes: dict[str, Annotated[str, Field(max_length=4096)]]
+
+
+class Pareto(_Part):
+    """Cost or throughput against tokens/s of one user, fastest first; ``proved``: every gap is within the one allowed."""
+
+    objective: Literal["cost", "throughput"]
+    unit: str
+    proved: bool
+    points: Annotated[list[FrontPoint], Field(min_length=1, max_length=50)]
+    stopped: str | None = None
+
+
+class ExpertLoads(_Part):
+    """Fullest rank over the mean: of the map, mean and worst of the layers, and what no map goes below."""
+
+    mean: Number
+    worst: Number
+    bound: Number
+
+
+class SlotsBelow(_Part):
+    """Slots of every layer that lie in a tier below device memory."""
+
+    tier: str
+    slots: list[list[Count]]
+
+
+class Experts(_Part):
+    """Where the experts of a pool's instances lie. Slot i of a layer is place ``i % slots_per_rank`` of rank
+    ``i // slots_per_rank``; ``split`` is ``null`` where copies of an expert serve alike."""
+
+    pool: Phase
+    ranks: Annotated[int, Field(ge=1, le=65536, strict=True)]
+    slots_per_rank: Annotated[int, Field(ge=1, le=4096, strict=True)]
+    layers: list[Count]
+    physical_to_logical: list[list[Count]]
+    split: list[list[Share]] | None
+    fullest_over_mean: ExpertLoads
+    below: list[SlotsBelow]
+
+
 class Plan(_Part):
     """A deployment plan. ``inputs`` embeds everything it was computed from; no paths."""
 
@@ -171,7 +241,9 @@ class Plan(_Part):
     certificate: CertificateRow
     bottlenecks: list[Bottleneck]
     shadow_prices: list[ShadowPrice]
+    experts: list[Experts] | None = None
     explanation: dict[str, Any]
+    pareto: Pareto | None = None
     provenance: dict[str, Any]
     versions: dict[str, str]
     inputs: dict[str, Any]

@@ -146,6 +146,8 @@ def _objective_slope(
 ) -> tuple[float, float]:
     """``(objective per unit, relative gain in throughput per unit)`` for a change of the phases' seconds per unit."""
     weights = state.problem.weights
+    if context.demand is not None and context.inputs.options.objective != "latency":
+        return 0.0, 0.0  # a faster machine serves no more than is asked
     if operation.mode == "aggregated":
         tpot = sum(weights[p] * phase_seconds.get(p, 0.0) for p in weights)
         relative = -tpot / operation.tpot_s
@@ -213,7 +215,9 @@ def _one_more_gb(context: Context, decision: Decision, operation: Operation, ind
         return operation_objective(context, operation), operation.requests_per_s
     pool = state.pool
     larger = replace(pool, rates=replace(pool.rates, memory_bytes=pool.rates.memory_bytes + 1e9))
-    pools = {phase: (larger if p is pool else p) for phase, p in context.pools.items()}
+    mine = state.decision.phase if context.separate else "mixed"
+    larger = replace(context.pools[mine], rates=larger.rates)  # without the map, which the decision brings itself
+    pools = {phase: (larger if phase == mine else p) for phase, p in context.pools.items()}
     changed = replace(context, pools=pools)
     row = state.decision.row()
     most = int(largest_fitting_batch(larger, row.shapes, row.chunk, pool.inputs.runtime.max_sequences_per_rank)[0])

@@ -9,6 +9,8 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.footprint import Shapes
+from planner.footprint.shapes import widths
+from planner.plans.constraints import kept, limits, on_axis, shape_filter
 from planner.plans.inputs import Context, PoolContext
 
 TENSOR = (1, 2, 4, 8, 16, 32)
@@ -21,8 +23,8 @@ MOST_UNITS, MOST_SPLITS = 1000, 600_000
 class PoolSpace:
     """Instance shapes of one pool by pipeline depth, and what each rule turned away.
 
-    ``batches`` = largest batch per rank and micro-batch (every integer from 1 is in the space); ``chunks`` = prefill
-    tokens a pass and rank; ``units`` = purchasable units that may be used.
+    ``least_batch`` to ``batches``: per rank and micro-batch, every integer between is in the space; ``chunks``: prefill tokens a
+    pass and rank; ``least_units`` to ``units``: purchasable units that may be used.
     """
 
     shapes: tuple[Shapes, ...]
@@ -32,6 +34,8 @@ class PoolSpace:
     chunks: tuple[int, ...]
     units: int
     devices: int
+    least_batch: int = 1
+    least_units: int = 1
 
     @property
     def shape_count(self) -> int:
@@ -39,19 +43,19 @@ class PoolSpace:
         return sum(len(s.tp) for s in self.shapes)
 
 
-def _widths(limit: int) -> tuple[int, ...]:
-    found = {2**a * 3**b for a in range(0, 24) for b in range(0, 3) if 2**a * 3**b <= limit}
-    return tuple(sorted(found))
+def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
+    """Enumerate instance shapes, of one side of a disaggregated deployment if ``phase`` says so.
 
-
-def pool_space(pool: PoolContext) -> PoolSpace:
-    """Enumerate instance shapes. A shape is turned away by the first rule it breaks:
+    A shape is turned away by the first rule it breaks:
 
     - ``devices``: the instance has more devices than the pool may use;
     - ``divisibility``: ``tp`` divides every tensor axis or is a multiple of it, stages have a layer each, experts are
       spread over all ranks or over the attention groups, not over more ranks than there are experts, and attention data
       parallelism without routed experts is left to replicas;
     - ``topology``: an instance is whole nodes or an equal part of one, and ``tp`` stays inside one scale-up domain.
+
+    Pins and bans then turn away shapes by their own names. Where the runtime can, every shape also comes with each
+    context parallelism that divides what ``tp`` would copy of a cache.
     """
     system, options, pieces = pool.system, pool.inputs.options, pool.pieces
     units = affordable_units(pool)
@@ -68,11 +72,12 @@ def pool_space(pool: PoolContext) -> PoolSpace:
     axes |= {item.tensor_axis for item in routed}
     experts = min((item.experts for item in routed), default=0)
     rejected = dict.fromkeys(("devices", "divisibility", "topology"), 0)
-    rows: dict[int, list[tuple[int, int, int]]] = {pp: [] for pp in PIPELINE}
-    widths = _widths(max(devices, 1))
+    cached = {c.tensor_axis for b in blocks for c in b.caches} if pool.inputs.runtime.context_parallel else set()
+    rows: dict[int, list[tuple[int, int, int, int]]] = {pp: [] for pp in PIPELINE}
+    sizes = widths(max(devices, 1))
     seen: set[int] = set()
     for pp in PIPELINE:
-        for width in widths:
+        for width in sizes:
             for tp in TENSOR:
                 if width % tp:
                     continue
@@ -85,18 +90,32 @@ def pool_space(pool: PoolContext) -> PoolSpace:
                     elif not _fits_topology(width * pp, width, tp, node, inner, reach):
                         rejected["topology"] += 1
                     else:
-                        rows[pp].append((tp, dp, ep))
+                        rows[pp] += [(tp, dp, ep, cp) for cp in _context_ways(tp, cached)]
                         seen.add(width)
     shapes = []
     for pp in PIPELINE:
         if rows[pp]:
             columns = np.array(rows[pp], dtype=float)
-            shapes.append(Shapes(columns[:, 0], columns[:, 1], columns[:, 2], pp))
-    batches = pool.inputs.runtime.max_sequences_per_rank
-    if options.concurrency is not None:
-        batches = min(batches, options.concurrency)
-    chunks = tuple(sorted(pool.inputs.runtime.prefill_tokens))
-    return PoolSpace(tuple(shapes), tuple(sorted(seen)), rejected, batches, chunks, units, devices)
+            found = Shapes(columns[:, 0], columns[:, 1], columns[:, 2], pp, columns[:, 3])
+            good = np.ones(len(found.tp), dtype=bool)
+            for name, keeps in shape_filter(options.constraints, found, phase):
+                rejected[name] = rejected.get(name, 0) + int(np.sum(good & ~keeps))
+                good &= keeps
+            if good.any():
+                shapes.append(found.take(np.flatnonzero(good)))
+    most = pool.inputs.runtime.max_sequences_per_rank
+    if options.concurrency is not None and not pool.selection.auto:
+        most = min(most, options.concurrency)
+    least_batch, batches = limits(options.constraints, "batch_per_rank", 1, most, phase)
+    least_units, units = limits(options.constraints, "units", 1, units)
+    chunks = tuple(kept(options.constraints, "prefill_tokens_per_rank", sorted(pool.inputs.runtime.prefill_tokens), phase))
+    return PoolSpace(tuple(shapes), tuple(sorted(seen)), rejected, batches, chunks, units, devices, least_batch, least_units)
+
+
+def _context_ways(tp: int, axes: set[int]) -> list[int]:
+    """Powers of two up to the copies that ``tp`` devices would make of every cache split over these axes."""
+    copies = min((tp // min(tp, axis) for axis in axes), default=1)
+    return [2**n for n in range(copies.bit_length())]
 
 
 def affordable_units(pool: PoolContext) -> int:
@@ -147,26 +166,38 @@ def declare_space(context: Context) -> Space:
     for pool in context.pools.values():
         if affordable_units(pool) > MOST_UNITS:
             raise _too_large()
-    pools = {phase: pool_space(pool) for phase, pool in context.pools.items()}
+    constraints = context.inputs.options.constraints
+    sided = any(rule.axis and rule.axis[0] for rule in constraints)
+    phases = [*context.pools, *(("prefill", "decode") if sided and not context.separate else ())]
+    pools = {phase: pool_space(context.pool(phase), None if phase == "mixed" else phase) for phase in phases}
+    serving = kept(constraints, "serving", ("aggregated", "disaggregated"))
     splits: list[tuple[int, int, int, int]] = []
-    if runtime.disaggregated:
+    if runtime.disaggregated and "disaggregated" in serving:
         if context.separate:
+            first, second = context.pools["prefill"], context.pools["decode"]
             if pools["prefill"].units * pools["decode"].units > MOST_SPLITS:
                 raise _too_large()
             splits = [
-                (p * context.pools["prefill"].unit_devices, d * context.pools["decode"].unit_devices, p, d)
-                for p in range(1, pools["prefill"].units + 1)
-                for d in range(1, pools["decode"].units + 1)
+                (p * first.unit_devices - first.spare_devices, d * second.unit_devices - second.spare_devices, p, d)
+                for p in range(pools["prefill"].least_units, pools["prefill"].units + 1)
+                for d in range(pools["decode"].least_units, pools["decode"].units + 1)
+                if p * first.unit_devices > first.spare_devices and d * second.unit_devices > second.spare_devices
             ]
         else:
             pool, space = context.pools["mixed"], pools["mixed"]
-            for units in range(1, space.units + 1):
-                total = min(units * pool.unit_devices, space.devices)
+            for units in range(space.least_units, space.units + 1):
+                total = min(units * pool.unit_devices, space.devices) - pool.spare_devices
+                if total < 2:
+                    continue
                 grain = split_grain(total, pool.system.devices_per_node)
                 splits += [(p, total - p, units, 0) for p in range(grain, total, grain)]
                 if len(splits) > MOST_SPLITS:
                     raise _too_large()
-    return Space(pools, runtime.aggregated and not context.separate, runtime.disaggregated and bool(splits), tuple(splits))
+    devices = [list(on_axis(constraints, "devices", side)) for side in ("prefill", "decode")]
+    splits = [split for split in splits if all(bool(rule.keeps(split[i])) for i in (0, 1) for rule in devices[i])]
+    sides = any(rule.sort == "pin" and rule.axis and rule.axis[0] for rule in constraints)
+    aggregated = runtime.aggregated and not context.separate and "aggregated" in serving and not sides
+    return Space(pools, aggregated, runtime.disaggregated and bool(splits), tuple(splits))
 
 
 def _too_large() -> InputError:
@@ -189,9 +220,11 @@ def configuration_count(space: Space) -> dict[str, int]:
     aggregated = disaggregated = 0
     if space.aggregated:
         pool = space.pools["mixed"]
-        aggregated = pool.shape_count * len(pool.chunks) * pool.batches * pool.units
+        batches, units = max(pool.batches - pool.least_batch + 1, 0), max(pool.units - pool.least_units + 1, 0)
+        aggregated = pool.shape_count * len(pool.chunks) * batches * units
     if space.disaggregated:
         prefill = space.pools.get("prefill") or space.pools["mixed"]
         decode = space.pools.get("decode") or space.pools["mixed"]
-        disaggregated = len(space.splits) * prefill.shape_count * len(prefill.chunks) * decode.shape_count * decode.batches
+        batches = max(decode.batches - decode.least_batch + 1, 0)
+        disaggregated = len(space.splits) * prefill.shape_count * len(prefill.chunks) * decode.shape_count * batches
     return {"aggregated": aggregated, "disaggregated": disaggregated}

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.footprint.memory import cache_bytes_per_sequence, lookup_bytes, routed_bytes, split_ways, static_bytes
+from planner.footprint.memory import cache_bytes_per_sequence, cache_ways, lookup_bytes, routed_bytes, static_bytes
 from planner.footprint.pieces import ModelPieces
 from planner.footprint.shapes import Shapes
 from planner.performance.passes import PassTimes
@@ -52,6 +52,11 @@ class Item:
         needed = sum(count * size for count, size in self.rows)
         moved = sum(count * -(-size // granule) * granule for count, size in self.rows)
         return moved / needed if needed else 1.0
+
+
+def class_name(place: int, classes: int) -> str:
+    """``routed experts``, or of which class by falling use."""
+    return "routed experts" if classes == 1 else f"routed experts, use class {place + 1} of {classes}"
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,12 @@ def window_items(
         for index, block in enumerate(window.blocks):
             if block.routed:
                 held = float(routed_bytes(block.routed, shapes)[0])
-                reads = {p: float(t.windows[number][index].routed_read[0]) for p, t in passes.items()}
-                fetches = {p: float(t.windows[number][index].routed_fetches[0]) for p, t in passes.items()}
-                items.append(Item(number, "routed experts", "routed", held, reads, fetches))
+                for place, size in enumerate(sizes := block.routed.class_sizes):
+                    part = {p: float(t.windows[number][index].routed_parts[place][0]) for p, t in passes.items()}
+                    reads = {p: float(t.windows[number][index].routed_read[0]) * part[p] for p, t in passes.items()}
+                    fetches = {p: float(t.windows[number][index].routed_fetches[0]) * part[p] for p, t in passes.items()}
+                    name = class_name(place, len(sizes))
+                    items.append(Item(number, name, "routed", held * size / block.routed.experts, reads, fetches))
             table = sum(float(lookup_bytes(lookup, shapes)[0]) for lookup in block.lookups)
             if table:
                 reads = {p: float(t.windows[number][index].lookup_read[0]) for p, t in passes.items()}
@@ -104,7 +112,7 @@ def window_items(
         for block in window.blocks:
             for entry in block.caches:
                 size = cache_bytes_per_sequence(entry, reserved_tokens, page_tokens)
-                cache += float(np.ceil(size / split_ways(shapes.tp, entry.tensor_axis))[0]) * sequences
+                cache += float(np.ceil(size / cache_ways(shapes, entry.tensor_axis))[0]) * sequences
         if cache:
             reads = {p: sum(float(b.cache_read[0] + b.cache_write[0]) for b in t.windows[number]) for p, t in passes.items()}
             items.append(Item(number, "KV cache", "cache", cache, reads, dict.fromkeys(passes, 0.0)))
@@ -123,12 +131,13 @@ def build_tier_problem(
     reserve_bytes: float,
     tiers: tuple[str, ...],
     period_s: float | None = None,
+    forbidden: frozenset[tuple[str, str]] = frozenset(),
 ) -> TierProblem:
     """The program for one configuration (``shapes`` has one row).
 
     ``weights`` are the objective's milliseconds per phase second: minimise ``sum_phase weight * T_phase``.
     ``tiers`` names the memories that may be used beside the device's own; ``period_s`` limits the sum of the phases' times
-    (aggregated serving under a TTFT limit).
+    (aggregated serving under a TTFT limit). ``forbidden``: pairs of item and memory that are ruled out.
     """
     items = window_items(pieces, shapes, passes, sequences, reserved_tokens, page_tokens)
     phases = tuple(passes)
@@ -140,8 +149,11 @@ def build_tier_problem(
         for number, item in enumerate(items):
             if not counts[item.window]:
                 continue
-            choices.append(Choice(stage, number, rates.memory_id, "resident"))
+            if (item.name.split(",")[0], rates.memory_id) not in forbidden:
+                choices.append(Choice(stage, number, rates.memory_id, "resident"))
             for tier in lower:
+                if (item.name.split(",")[0], tier.id) in forbidden:
+                    continue
                 if item.kind != "lookup":
                     choices.append(Choice(stage, number, tier.id, "stream"))
                 if item.kind in ("routed", "lookup"):
@@ -170,11 +182,13 @@ def build_tier_problem(
         equal.append(is_equal)
         return len(rows) - 1
 
-    placed: dict[tuple[int, int], dict[int, float]] = {}
+    placed: dict[tuple[int, int], dict[int, float]] = {
+        (stage, number): {} for stage, counts in enumerate(layers) for number, item in enumerate(items) if counts[item.window]
+    }
     capacity: dict[tuple[int, str], dict[int, float]] = {}
     for index, choice in enumerate(choices):
         item = items[choice.item]
-        placed.setdefault((choice.stage, choice.item), {})[index] = 1.0
+        placed[(choice.stage, choice.item)][index] = 1.0
         held = item.held * layers[choice.stage][item.window] / 1e9
         capacity.setdefault((choice.stage, choice.tier), {})[index] = held
         if choice.mode != "resident":

@@ -16,11 +16,13 @@ from typing import Any
 from planner.errors import InputError
 from planner.plans.assemble import assemble
 from planner.plans.bounds import DUAL_TOLERANCE
-from planner.plans.inputs import Context, Inputs, build_context
+from planner.plans.inputs import Context, Inputs, at_variant, build_context
 from planner.plans.numbers import GAP_DECIMALS
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate
-from planner.plans.read import certificate_of, decision_of, inputs_of, least_of
+from planner.plans.pareto import GAP, LIMITS, front_violations
+from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of
 from planner.plans.schema import Plan
+from planner.plans.space import Space, declare_space
 
 RELATIVE = 1e-9
 
@@ -48,6 +50,9 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"shadow_prices\..*", "shadow price: dual of the placement, or part of the time over the rate"),
     (r"explanation\.least_tpot.*", "least TPOT: the stated configuration reaches it"),
     (r"explanation\..*", "explanation: computed from the plan's numbers"),
+    (r"pareto\.points\.\d+\.tpot_limit_ms", LIMITS),
+    (r"pareto\.points\.\d+\.(gap|bound)|pareto\.(proved|stopped)", GAP),
+    (r"pareto\..*", "front: every number of a point follows from its configuration"),
     (r"provenance\..*", "provenance: the figures of the embedded inputs"),
     (r"versions\..*", "versions"),
 )
@@ -81,38 +86,54 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
     Notices report installed profiles that differ from the embedded ones. ``InputError`` where the inputs themselves are invalid.
     """
     inputs = inputs_of(plan, where)
-    context = build_context(inputs)
     try:
-        decision, least = decision_of(plan, where), least_of(plan, where)
-        violations = _shape_violations(context, decision)
-        violations += _renamed(_shape_violations(context, least) if least else [])
+        decision, least, front = decision_of(plan, where), least_of(plan, where), front_of(plan, where)
+        stated = [("", decision), *([("explanation.least_tpot.", least)] if least else [])]
+        stated += [(f"pareto.points.{number}.", point.decision) for number, point in enumerate(front.points if front else ())]
+        outside = [d.variant for _, d in stated if d.variant not in inputs.options.variants]
+        if outside:
+            asked = [variant.label for variant in inputs.options.variants]
+            return [Violation("pools", "configuration: a variant of the space", asked, outside[0].label)], []
+        context = build_context(inputs, decision.variant)
+        contexts = {variant: at_variant(context, variant) for variant in {d.variant for _, d in stated}}
+        spaces = {variant: declare_space(here) for variant, here in contexts.items()}
+        violations = [
+            replace(v, path=prefix + v.path)
+            for prefix, d in stated
+            for v in _shape_violations(contexts[d.variant], spaces[d.variant], d)
+        ]
         if violations:
             return violations, []
-        operation, reached = operate(context, decision), operate(context, least) if least else None
-        violations = _placements(operation) + _renamed(_placements(reached) if reached else [])
+        operations = [operate(contexts[d.variant], d) for _, d in stated]
+        for (prefix, _), operation in zip(stated, operations, strict=True):
+            violations += [replace(v, path=prefix + v.path) for v in _placements(operation)]
         if violations:
             return violations, []
-        expected = assemble(context, decision, certificate_of(plan), least)
+        if front:
+            front = replace(front, operations=tuple(operations[len(operations) - len(front.points) :]))
+        expected = assemble(context, decision, certificate_of(plan), least, front)
     except InputError as error:
         return [
             Violation("pools", "configuration: what the plan was computed for", "a configuration of this space", str(error))
         ], []
     violations = _compare(expected, plan.to_data())
-    violations += _limit_violations(context, operation)
+    violations += _limit_violations(context, operations[0])
     violations += _bound_violations(plan)
-    violations += _least_violations(context, reached, plan)
+    if least:
+        violations += _least_violations(contexts[least.variant], operations[1], plan)
+    if (front is None) != (inputs.options.pareto is None):
+        violations.append(Violation("pareto", equation_of("pareto.points"), inputs.options.pareto, plan.pareto is not None))
+    if front:
+        violations += [Violation(*entry) for entry in front_violations(context, front)]
     if full and not violations:
         from planner.plans.closure import space_violations
 
-        violations += [Violation(*entry) for entry in space_violations(context, plan)]
+        violations += [Violation(*entry) for entry in space_violations(inputs, plan)]
     return violations, _notices(inputs)
 
 
-def _shape_violations(context: Context, decision: Decision) -> list[Violation]:
+def _shape_violations(context: Context, space: Space, decision: Decision) -> list[Violation]:
     """The chosen shapes must belong to the declared space."""
-    from planner.plans.space import declare_space
-
-    space = declare_space(context)
     found = []
     phases = [pool.phase for pool in decision.pools]
     wanted = ["mixed"] if len(phases) == 1 else ["prefill", "decode"]
@@ -124,14 +145,15 @@ def _shape_violations(context: Context, decision: Decision) -> list[Violation]:
         declared = space.pools.get(pool.phase) or space.pools.get("mixed")
         path = f"pools.{index}.configuration"
         if declared is None or not any(
-            s.pp == pool.pp and bool(((s.tp == pool.tp) & (s.dp == pool.dp) & (s.ep == pool.ep)).any()) for s in declared.shapes
+            s.pp == pool.pp and bool(((s.tp == pool.tp) & (s.cp == pool.cp) & (s.dp == pool.dp) & (s.ep == pool.ep)).any())
+            for s in declared.shapes
         ):
             found.append(
                 Violation(path, "configuration: divisibility, topology and runtime rules", "a shape of the space", str(pool))
             )
             continue
         decodes, prefills = pool.phase != "prefill", pool.phase != "decode"
-        if not (1 <= pool.batch <= declared.batches if decodes else pool.batch == 0):
+        if not (declared.least_batch <= pool.batch <= declared.batches if decodes else pool.batch == 0):
             found.append(
                 Violation(f"{path}.batch_per_rank", "configuration: batch within the space", declared.batches, pool.batch)
             )
@@ -140,10 +162,6 @@ def _shape_violations(context: Context, decision: Decision) -> list[Violation]:
                 Violation(f"{path}.prefill_tokens_per_rank", "configuration: within the space", list(declared.chunks), pool.chunk)
             )
     return found
-
-
-def _renamed(violations: list[Violation]) -> list[Violation]:
-    return [replace(v, path=f"explanation.least_tpot.{v.path}") for v in violations]
 
 
 def _limit_violations(context: Context, operation: Operation) -> list[Violation]:
@@ -182,9 +200,7 @@ def _bound_violations(plan: Plan) -> list[Violation]:
     return [Violation("certificate.bound", equation_of("certificate.bound"), certificate.objective, certificate.bound)]
 
 
-def _least_violations(context: Context, operation: Operation | None, plan: Plan) -> list[Violation]:
-    if operation is None:
-        return []
+def _least_violations(context: Context, operation: Operation, plan: Plan) -> list[Violation]:
     found = []
     for check in checks(context, operation):
         if not check.holds and check.name != "service level TPOT":
@@ -236,7 +252,7 @@ def _same(expected: Any, found: Any, path: str) -> bool:
     if isinstance(expected, float) or isinstance(found, float):
         if not isinstance(expected, int | float) or not isinstance(found, int | float):
             return False
-        if path == "certificate.gap":
+        if path == "certificate.gap" or re.fullmatch(r"pareto\.points\.\d+\.gap", path):
             step = 10.0**-GAP_DECIMALS
             return found == round(found, GAP_DECIMALS) and abs(expected - found) <= 1.5 * step
         return abs(expected - found) <= RELATIVE * max(abs(expected), abs(found)) and math.isfinite(found)
@@ -247,15 +263,19 @@ def _notices(inputs: Inputs) -> list[str]:
     """Installed profiles of the same name that differ from the embedded ones."""
     from planner.architecture import load_model
     from planner.errors import PlannerError
-    from planner.hardware import load_hardware
-    from planner.prices import load_prices
+    from planner.hardware import load_hardware, load_site
+    from planner.prices import OwnedPrices, at_site, load_prices
     from planner.runtimes import load_runtime
     from planner.workload import load_workload
+
+    def prices(name: str) -> OwnedPrices:
+        site = inputs.prices.site
+        return load_prices(name) if site is None else at_site(load_prices(name), load_site(site))
 
     embedded: list[tuple[str, str, Any, Any]] = [
         ("model", inputs.model.id, inputs.model, load_model),
         ("runtime", inputs.runtime.id, inputs.runtime, load_runtime),
-        ("prices", inputs.prices.id, inputs.prices, load_prices),
+        ("prices", inputs.prices.id, inputs.prices, prices),
         ("workload", inputs.workload.id, inputs.workload, load_workload),
     ]
     for selection in inputs.hardware.values():

@@ -83,6 +83,10 @@ class Runtime(BaseModel):
     disaggregated: bool
     streaming: bool
     """Can keep weights and cache in host memory or on disk and fetch them during the step."""
+    context_parallel: bool = False
+    """Can split a cache by tokens over devices of an attention group whose heads are too few for it."""
+    uneven_replicas: bool = False
+    """Can send different shares of an expert's tokens to its copies; otherwise they serve alike."""
     overlap_communication: bool
     """Collectives run beside compute (two-batch overlap); otherwise they are exposed."""
     page_tokens: int = Field(ge=1, le=4096)
@@ -110,7 +114,8 @@ class Runtime(BaseModel):
         return self
 
 
-RUNTIMES: Catalogue[Runtime] = Catalogue(Path(__file__).parent / "catalogue", Runtime, "runtime")
+FOLDER = Path(__file__).parent / "catalogue"
+RUNTIMES: Catalogue[Runtime] = Catalogue("planner.runtimes", Runtime, "runtime")
 
 
 def load_runtime(name: str) -> Runtime:

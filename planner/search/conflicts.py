@@ -1,404 +1,209 @@
-"""Why nothing fits: the conflicting limits, each with the least relief that would do.
+"""Why there is no plan: an irreducible set of limits that conflict, each with the least relief that would do.
 
-Limits are taken away one at a time (service levels, then memory); what remains feasible without a limit names it.
+A deletion filter drops limits, half of them at a time where it can, as long as there is still no plan; each limit that stays
+was needed in a trial of its own. What is left conflicts and would not without any one of its members. Conflicts that share no
+limit are each found. Where a conflict has one limit, its other party is the machine, and where it has none, machine and model
+are both: what the machine lacks is then named too.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from planner.errors import InfeasibleError
-from planner.hardware import HardwareSelection
-from planner.performance import Rates
-from planner.plans.evaluate import Candidates, memory_need, reserved_bytes
-from planner.plans.inputs import Context, Inputs, PoolContext, build_context
-from planner.plans.operate import Decision, Operation, PoolDecision, operate
-from planner.plans.space import PoolSpace, declare_space
+from planner.plans.inputs import Inputs, build_context
+from planner.plans.space import declare_space
 from planner.reporter import Reporter
-from planner.search.find import Search
-from planner.search.tables import Stop, Tables, build_tables
+from planner.search.limits import SERVICE, Limit, droppable, limits_of, without
+from planner.search.reliefs import Relief, relief
+from planner.search.shortage import (
+    Row,
+    capacity_row,
+    devices_row,
+    member,
+    memory_rows,
+    moved_text,
+    worst_shortage,
+)
+from planner.search.tables import Stop, Tables
+from planner.search.trials import OutOfTimeError, Trials
 
-MOST_UNITS = 64
-"""How many purchasable units are tried for the least relief in devices."""
-
-
-LEAST_TTFT_S = 1e-4
-"""Seconds from which the least TTFT is looked for."""
-
-RESERVE_FIGURES = {
-    "context": "context",
-    "graphs": "graphs",
-    "communication": "communication",
-    "expert_buffers": "expert_buffers_hidden_multiple",
-    "activations": "activation_hidden_multiple",
-    "fragmentation": "fragmentation",
-}
-"""The runtime's figure behind each cause of reserve."""
+PURCHASES = {"max_usd_per_hour", "max_power_kw"}
+LATE = Relief("not found within the time limit", None, "")
 
 
 @dataclass(frozen=True)
-class Shortage:
-    """The configuration that lacks least device memory at the least load: bytes per device by part."""
+class Member:
+    """A limit of a conflict: the problem that its relief was sought in, the relief, and the row to print."""
 
-    weights: float
-    cache: float
-    reserve: dict[str, float]
-    usable: float
-    devices: int
-    label: str
-
-    @property
-    def short(self) -> float:
-        """Bytes missing per device."""
-        return self.weights + self.cache + sum(self.reserve.values()) - self.usable
+    limit: Limit
+    base: Inputs
+    relief: Relief
+    row: Row
 
 
-def least_shortage(pool: PoolContext, space: PoolSpace) -> Shortage | None:
-    """Over all shapes: one sequence a rank, the smallest prefill pass, everything in device memory."""
-    best: Shortage | None = None
-    for shapes in space.shapes:
-        count = len(shapes.tp)
-        rows = Candidates(shapes, np.ones(count), np.full(count, float(min(space.chunks))))
-        need = memory_need(pool, rows)
-        index = int(np.argmin(need.short))
-        if best is None or float(need.short[index]) < best.short:
-            reserve = {name: float(column[index]) for name, column in reserved_bytes(pool, rows).items()}
-            label = (
-                f"tp {int(shapes.tp[index])}, attention dp {int(shapes.dp[index])}, ep {int(shapes.ep[index])}, pp {shapes.pp}"
-            )
-            best = Shortage(
-                float(need.weights[index]),
-                float(need.caches[index]),
-                reserve,
-                need.usable,
-                int(shapes.devices[index]),
-                label,
-            )
-    return best
+def explain_infeasible(every: list[Tables], reporter: Reporter, stop: Stop) -> InfeasibleError:
+    """The conflict as an error to raise; ``every``: the tables of a problem that has no plan, one for each variant."""
+    inputs = every[0].context.inputs
+    return Explanation(inputs, Trials(every, reporter, stop)).error()
 
 
-def _member(member: str, detail: str, relief: str, amount: float | None, unit: str) -> dict[str, Any]:
-    return {"member": member, "detail": detail, "least_relief": relief, "amount": amount, "unit": unit}
+def irreducible(trials: Trials, inputs: Inputs, limits: Sequence[Limit]) -> list[Limit]:
+    """Limits of an infeasible problem that conflict, of which none can be left out; ``inputs`` carries them all."""
+    kept = list(limits)
+
+    def conflict(dropped: Sequence[Limit]) -> bool:
+        rest = [limit for limit in limits if limit not in kept or limit in dropped]
+        return trials.hit(without(inputs, rest)) is None
+
+    def sift(block: Sequence[Limit]) -> None:
+        if not block:
+            return
+        if conflict(block):
+            for limit in block:
+                kept.remove(limit)
+        elif len(block) > 1:
+            half = len(block) // 2
+            sift(block[:half])
+            sift(block[half:])
+
+    sift(tuple(limits))
+    return kept
 
 
-def explain_infeasible(context: Context, tables: Tables, reporter: Reporter, stop: Stop) -> InfeasibleError:
-    """The conflict as an error to raise."""
-    for phase, space in tables.space.pools.items():
-        if space.units == 0 or space.devices == 0:
-            return _no_hardware(context, phase)
-    if not any(space.shape_count for space in tables.space.pools.values()):
-        return _no_shape(context)
-    workload = context.inputs.workload
-    if workload.tpot_s is not None:
-        least = Search(tables, "latency", None, context.inputs.options.gap, reporter, stop).run()
-        if least.decision is not None:
-            return _service_level(context, tables, operate(context, least.decision), least.decision)
-        if least.stopped:
-            return _stopped(context)
-    if workload.ttft_s is not None:
-        relaxed = _without(context, ttft=True, tpot=True)
-        free = build_tables(relaxed, tables.space)
-        least = Search(free, "latency", None, context.inputs.options.gap, reporter, stop).run()
-        if least.decision is not None:
-            return _ttft(context, relaxed, free, least.decision, reporter, stop)
-        if least.stopped:
-            return _stopped(context)
-    if context.inputs.options.concurrency is not None:
-        options = context.inputs.options.model_copy(update={"concurrency": None})
-        inputs = context.inputs.model_copy(update={"options": options})
-        free_context = build_context(inputs)
-        free = build_tables(free_context, declare_space(free_context))
-        found = Search(free, "latency", workload.tpot_s, options.gap, reporter, stop).run()
-        if found.stopped and found.decision is None:
-            return _stopped(context)
-        if found.decision is not None:
-            member = _member(
-                "concurrency",
-                f"at most {context.inputs.options.concurrency} requests in flight",
-                "raise --concurrency",
-                None,
-                "requests",
-            )
-            return InfeasibleError("proved infeasible: no configuration works with so few requests in flight", [member])
-    return _memory(context, tables)
+class Explanation:
+    """The conflicts of one problem, put into words."""
 
+    def __init__(self, inputs: Inputs, trials: Trials) -> None:
+        self.inputs, self.trials = inputs, trials
+        self.limits = droppable(inputs)
 
-def _stopped(context: Context) -> InfeasibleError:
-    """The search had ended, the look for the least relief had not."""
-    workload, options = context.inputs.workload, context.inputs.options
-    asked = (
-        ("service level TPOT", "ms", workload.tpot_s and workload.tpot_s * 1e3),
-        ("service level TTFT", "ms", workload.ttft_s and workload.ttft_s * 1e3),
-        ("concurrency", "requests", options.concurrency),
-    )
-    members = [
-        _member(name, f"{value:g} {unit} asked", "not found within the time limit", None, unit)
-        for name, unit, value in asked
-        if value
-    ]
-    return InfeasibleError(
-        "proved infeasible; the time limit ended the look for the least relief: raise --time-limit to see which limit decides",
-        members,
-    )
+    def error(self) -> InfeasibleError:
+        """All conflicts that share no limit."""
+        left = list(self.limits)
+        sets: list[list[Limit]] = []
+        try:
+            while not sets or (left and self.trials.hit(self._only(left)) is None):
+                found = irreducible(self.trials, self._only(left), left)
+                sets.append(found)
+                left = [limit for limit in left if limit not in found]
+                if not found:
+                    break
+        except OutOfTimeError:
+            if not sets:
+                return self._stopped()
+        messages: list[str] = []
+        rows: list[Row] = []
+        for limits in sets:
+            message, members = self._explained(limits)
+            messages.append(message)
+            rows += [row for row in members if row["member"] not in {known["member"] for known in rows}]
+        return InfeasibleError("proved infeasible: " + "; besides, ".join(messages), rows)
 
+    def _only(self, kept: Sequence[Limit]) -> Inputs:
+        """The problem with no other droppable limit."""
+        return without(self.inputs, (limit for limit in self.limits if limit not in kept))
 
-def _without(context: Context, *, ttft: bool, tpot: bool) -> Context:
-    changes: dict[str, Any] = ({"ttft_s": None} if ttft else {}) | ({"tpot_s": None} if tpot else {})
-    workload = context.inputs.workload.model_copy(update=changes)
-    return build_context(context.inputs.model_copy(update={"workload": workload}))
+    # -- one conflict --------------------------------------------------------------------------------------------------
+    def _explained(self, limits: list[Limit]) -> tuple[str, list[Row]]:
+        members = [self._member(limits, limit) for limit in limits]
+        try:
+            message, machine = self._message(members)
+        except OutOfTimeError:
+            message, machine = _together(limits), []
+        return message, [one.row for one in members] + machine
 
+    def _member(self, limits: list[Limit], limit: Limit) -> Member:
+        """A limit of a conflict with its relief: within all other limits or, if others conflict too, those of the set."""
+        for base, note in ((self.inputs, ""), (self._only(limits), " (not enough alone: other limits conflict too)")):
+            try:
+                hit = self.trials.hit(limit.at(base, None))
+            except OutOfTimeError:
+                break
+            if hit is not None:
+                found = relief(self.trials, base, limit, hit)
+                detail = f"{limit.said}, {found.detail}" if found.detail else limit.said
+                row = member(limit.name, detail, found.text + note, found.amount, found.unit)
+                return Member(limit, base, found, row)
+        return Member(limit, self.inputs, LATE, member(limit.name, limit.said, LATE.text, None, ""))
 
-def _no_hardware(context: Context, phase: str) -> InfeasibleError:
-    pool, options = context.pools[phase], context.inputs.options
-    members = []
-    if options.max_usd_per_hour is not None:
-        cost = pool.usd_per_unit_hour
-        members.append(_member("money", f"one unit costs {cost:.4g} USD/h", f"--max-usd-per-hour {cost:.4g}", cost, "USD/h"))
-    if options.max_power_kw is not None:
-        power = pool.watts_per_unit / 1e3
-        members.append(_member("power", f"one unit draws {power:.4g} kW", f"--max-power-kw {power:.4g}", power, "kW"))
-    caps = " and ".join(m["member"] for m in members) or "devices"
-    return InfeasibleError(
-        f"proved infeasible: not even one purchasable unit of {pool.system.id} within the limit on {caps}", members
-    )
+    def _message(self, members: list[Member]) -> tuple[str, list[Row]]:
+        """One sentence, and what the machine lacks if it is a party."""
+        limits = [one.limit for one in members]
+        fields = [limit.field for limit in limits]
+        if not limits or fields == ["tiers"]:
+            return self._machine(limits)
+        if fields == ["tpot_s"] and members[0].relief.amount is not None:
+            return self._slow(members[0], members[0].relief.amount)
+        machine: list[Row] = []
+        if len(limits) == 1 and fields[0] != "devices":
+            machine = _some(devices_row(self.trials, members[0].base))
+        if "ttft_s" in fields and set(fields) <= set(SERVICE):
+            return _late(members[fields.index("ttft_s")]), machine
+        if fields == ["concurrency"] and build_context(self.inputs).cap is not None:
+            return "no configuration works with so few requests in flight", machine
+        if len(limits) == 1 and fields[0] in PURCHASES:
+            context = build_context(self._only(limits))
+            for phase, space in declare_space(context).pools.items():
+                if space.units == 0:
+                    unit = context.pool(phase).system.id
+                    return f"not even one purchasable unit of {unit} within the limit on {limits[0].name}", []
+        return _together(limits), machine
 
+    def _slow(self, one: Member, least_ms: float) -> tuple[str, list[Row]]:
+        asked = one.limit.of(self.inputs)
+        message = f"service level TPOT {asked * 1e3:g} ms is below the least reachable {least_ms:.4f} ms"
+        rows: list[Row] = []
+        if one.relief.hit is not None:
+            text = moved_text(one.relief.hit.operation)
+            message += f"; {text}" if text else ""
+            rows += _some(capacity_row(self.trials, one.base, one.relief.hit.operation))
+        return message, rows + _some(devices_row(self.trials, one.base))
 
-def _no_shape(context: Context) -> InfeasibleError:
-    detail = "no parallel shape passes divisibility and topology on these devices"
-    return InfeasibleError(f"proved infeasible: {detail}", [_member("devices", detail, "more devices", None, "devices")])
+    def _machine(self, limits: list[Limit]) -> tuple[str, list[Row]]:
+        """Nothing fits, or nothing serves, even without any other limit."""
+        inputs = self._only(limits)
+        context = build_context(inputs)
+        space = declare_space(context)
+        if any(pool.units == 0 or pool.devices == 0 for pool in space.pools.values()):
+            return "not even one purchasable unit of the hardware", []
+        if not any(pool.shape_count for pool in space.pools.values()):
+            detail = "no parallel shape passes divisibility and topology on these devices"
+            return detail, [member("devices", detail, "more devices", None, "devices")]
+        devices = _some(devices_row(self.trials, inputs))
+        lacking = worst_shortage(context, space)
+        if lacking is None:
+            return "nothing that fits serves this workload on this hardware, under any limits", devices
+        message, rows = memory_rows(*lacking)
+        return message, rows + devices
 
-
-def moved_bytes(operation: Operation, phase: str) -> list[tuple[str, str, float, float]]:
-    """``(tier, slowest resource on the way, bytes held there, bytes moved per pass)`` on the slowest stage of a phase."""
-    state = next(s for s in operation.pools if phase in s.decision.phases)
-    problem = state.problem
-    stage = state.times.slowest[phase]
-    found: dict[str, list[float]] = {}
-    for choice, share in zip(problem.choices, state.shares, strict=True):
-        if choice.mode == "resident" or choice.stage != stage or share <= 1e-12:
-            continue
-        item = problem.items[choice.item]
-        layers = problem.stages[stage][item.window]
-        moved = item.held if choice.mode == "stream" and item.kind == "routed" else item.reads[phase]
-        entry = found.setdefault(choice.tier, [0.0, 0.0])
-        entry[0] += item.held * layers * float(share)
-        entry[1] += moved * layers * float(share)
-    rates: Rates = state.pool.rates
-    rows = []
-    for tier_id, (held, moved) in sorted(found.items()):
-        tier = next(t for t in rates.tiers if t.id == tier_id)
-        rows.append((tier_id, min(tier.resources, key=lambda r: r[1])[0], held, moved))
-    return rows
-
-
-def shape_label(decision: PoolDecision) -> str:
-    """``tp 8, attention dp 1, ep 1, pp 1``."""
-    return f"tp {decision.tp}, attention dp {decision.dp}, ep {decision.ep}, pp {decision.pp}"
-
-
-def _service_level(context: Context, tables: Tables, operation: Operation, decision: Decision) -> InfeasibleError:
-    limit = context.inputs.workload.tpot_s
-    assert limit is not None
-    least_ms = operation.tpot_s * 1e3
-    members = [
-        _member(
-            "service level TPOT",
-            f"{limit * 1e3:g} ms asked, {least_ms:.4f} ms is the least in the space",
-            f"--tpot {least_ms * 1.0001:.4f}ms",
-            least_ms,
-            "ms",
+    def _stopped(self) -> InfeasibleError:
+        """The search had ended, the look for what conflicts had not."""
+        members = [
+            member(limit.name, limit.said, "not found within the time limit", None, "") for limit in limits_of(self.inputs)
+        ]
+        return InfeasibleError(
+            "proved infeasible; the time limit ended the look for the least relief: "
+            "raise --time-limit to see which limit decides",
+            members,
         )
-    ]
-    message = f"proved infeasible: service level TPOT {limit * 1e3:g} ms is below the least reachable {least_ms:.4f} ms"
-    rows = moved_bytes(operation, "decode")
-    if rows:
-        text = "; ".join(
-            f"{held / 1e9:.3f} GB a device lie in {tier} and {moved / 1e6:.3f} MB must move over {resource} each step"
-            for tier, resource, held, moved in rows
-        )
-        message += f"; {text}"
-        state = next(s for s in operation.pools if "decode" in s.decision.phases)
-        held_total = sum(held for _, _, held, _ in rows)
-        members.append(
-            _member(
-                f"{state.pool.rates.memory_id} capacity",
-                f"{text}; configuration {shape_label(state.decision)}",
-                f"at most {held_total / 1e9:.3f} GB more on every device would keep it all there",
-                held_total / 1e9,
-                "GB per device",
-            )
-        )
-    more = _devices_for(context, lambda inner: _reaches(inner))
-    if more is not None:
-        members.append(
-            _member(
-                "devices",
-                f"{tables.space.pools[next(iter(tables.space.pools))].devices} devices",
-                f"{more} devices",
-                float(more),
-                "devices",
-            )
-        )
-    return InfeasibleError(message, members)
 
 
-def _reaches(context: Context) -> bool:
-    tables = build_tables(context, declare_space(context))
-    return Search(tables, "latency", context.inputs.workload.tpot_s, 0.01, Reporter(), Stop()).run().decision is not None
+def _some(row: Row | None) -> list[Row]:
+    return [row] if row else []
 
 
-def _ttft(
-    context: Context, relaxed: Context, free: Tables, decision: Decision, reporter: Reporter, stop: Stop
-) -> InfeasibleError:
-    """TTFT cannot be met, with the TPOT limit or, if that is out of reach even without TTFT, together with it."""
-    workload, gap = context.inputs.workload, 0.01
-    limit, tpot = workload.ttft_s, workload.tpot_s
-    assert limit is not None
-    members = []
-    alone = operate(relaxed, decision)
-    high = alone.ttft_s
-    if tpot is not None:
-        under = Search(free, "latency", tpot, gap, reporter, stop).run()
-        if under.decision is None:
-            least = f"{math.ceil(alone.tpot_s * 1e6) / 1e3:.3f} ms"
-            members.append(
-                _member(
-                    "service level TPOT",
-                    f"{tpot * 1e3:g} ms asked, {least} is the least even without a limit on TTFT",
-                    f"--tpot {least.replace(' ', '')}",
-                    alone.tpot_s * 1e3,
-                    "ms",
-                )
-            )
-            tpot = None
-        else:
-            high = operate(relaxed, under.decision).ttft_s
-    low = max(limit, LEAST_TTFT_S)
-    for _ in range(12):
-        if high <= low * 1.001:
-            break
-        middle = math.sqrt(low * high)
-        trial = build_context(
-            context.inputs.model_copy(update={"workload": workload.model_copy(update={"ttft_s": middle, "tpot_s": tpot})})
-        )
-        found = Search(build_tables(trial, free.space), "latency", tpot, gap, reporter, stop).run()
-        if found.decision is None:
-            low = middle
-        else:
-            high = min(middle, operate(trial, found.decision).ttft_s)
-    need = f"{math.ceil(high * 1e3)} ms"
+def _late(one: Member) -> str:
+    tpot, amount = one.base.workload.tpot_s, one.relief.amount
     given = "" if tpot is None else f" with TPOT at most {tpot * 1e3:g} ms"
-    members.insert(
-        0,
-        _member(
-            "service level TTFT",
-            f"{limit * 1e3:g} ms asked, about {need} can be reached{given}",
-            f"--ttft {math.ceil(high * 1e3)}ms",
-            high * 1e3,
-            "ms",
-        ),
-    )
-    return InfeasibleError(
-        f"proved infeasible: service level TTFT {limit * 1e3:g} ms cannot be met{given}; the least found is {need}"
-        + (f"; nor can TPOT {workload.tpot_s * 1e3:g} ms" if workload.tpot_s is not None and tpot is None else ""),
-        members,
-    )
+    message = f"service level TTFT {one.limit.of(one.base) * 1e3:g} ms cannot be met{given}"
+    return message if amount is None else f"{message}; the least found is {math.ceil(amount)} ms"
 
 
-def _memory(context: Context, tables: Tables) -> InfeasibleError:
-    """Nothing fits in the memories allowed: the terms of the sum, each with its least relief."""
-    phase = next(iter(context.pools))
-    pool, space = context.pools[phase], tables.space.pools[phase]
-    shortage = least_shortage(pool, space)
-    if shortage is None:
-        return _no_shape(context)
-    memory, short = pool.rates.memory_id, shortage.short
-    total_reserve = sum(shortage.reserve.values())
-    below = sum(t.capacity for t in pool.rates.tiers if t.id in pool.tiers)
-    g = 1e9
-    reserve_text = ", ".join(f"{name} {value / g:.3f}" for name, value in shortage.reserve.items() if value)
-    figures = [
-        getattr(context.inputs.runtime.reserve, RESERVE_FIGURES[name]) for name, value in shortage.reserve.items() if value
-    ]
-    sources = "; ".join(sorted({figure.source for figure in figures}))
-    needed = shortage.weights + shortage.cache + total_reserve
-    terms = f"weights {shortage.weights / g:.3f} + least KV cache {shortage.cache / g:.3f} + reserve {total_reserve / g:.3f}"
-    message = (
-        f"proved infeasible: {terms} = {needed / g:.3f} GB a device exceed the {shortage.usable / g:.3f} GB usable of {memory} "
-        f"by {short / g:.3f} GB ({shortage.label})"
-    )
-    if below:
-        message += f"; the other memories allowed hold {below / g:.1f} GB a device"
-    members = [
-        _member(
-            f"{memory} capacity",
-            f"{shortage.usable / g:.3f} GB usable a device ({pool.system.tier(memory).usable.source})",
-            f"{short / g:.3f} GB more on every device",
-            short / g,
-            "GB per device",
-        ),
-        _member(
-            "weights",
-            f"{shortage.weights / g:.3f} GB a device",
-            f"{short / g:.3f} GB fewer on every device ({short * shortage.devices / g:.1f} GB in all)",
-            short / g,
-            "GB per device",
-        ),
-        _member(
-            "reserve",
-            f"{total_reserve / g:.3f} GB a device: {reserve_text} ({sources})",
-            f"{short / g:.3f} GB less on every device"
-            + ("" if short < total_reserve else ": more than the whole reserve, so not enough alone"),
-            short / g,
-            "GB per device",
-        ),
-        _member(
-            "least KV cache",
-            f"{shortage.cache / g:.3f} GB a device for one running sequence a rank and one being prefilled, "
-            f"{context.inputs.workload.reserved_tokens} tokens each",
-            f"{short / g:.3f} GB less on every device"
-            + ("" if short < shortage.cache else ": more than the whole cache, so not enough alone"),
-            short / g,
-            "GB per device",
-        ),
-    ]
-    more = _devices_for(context, _fits)
-    if more is not None:
-        members.append(_member("devices", f"{space.devices} devices", f"{more} devices", float(more), "devices"))
-    if not pool.tiers and pool.rates.tiers:
-        names = ", ".join(t.id for t in pool.rates.tiers)
-        members.append(_member("memories", f"only {memory} may be used", f"allow {names}", None, ""))
-    return InfeasibleError(message, members)
-
-
-def _fits(context: Context) -> bool:
-    phase = next(iter(context.pools))
-    pool = context.pools[phase]
-    shortage = least_shortage(pool, declare_space(context).pools[phase])
-    return shortage is not None and shortage.short <= 0.0
-
-
-def _devices_for(context: Context, works: Any) -> int | None:
-    """The fewest devices, in purchasable units, with which ``works`` holds; ``None`` if none up to ``MOST_UNITS`` units."""
-    if context.separate:
-        return None
-    pool = context.pools["mixed"]
-    if not pool.rates.levels or not math.isinf(pool.rates.levels[-1].devices):
-        return None
-    options = context.inputs.options.model_copy(update={"devices": None, "max_power_kw": None, "max_usd_per_hour": None})
-    counts, units = [], pool.units
-    while units < MOST_UNITS:
-        units = units + 1 if units < 8 else units * 2
-        counts.append(units)
-    for count in counts:
-        selection = HardwareSelection(
-            system=pool.system, count=max(1, math.ceil(count * pool.unit_devices / pool.system.devices))
-        )
-        inputs: Inputs = context.inputs.model_copy(update={"hardware": {"mixed": selection}, "options": options})
-        if works(build_context(inputs)):
-            return selection.devices
-    return None
+def _together(limits: Sequence[Limit]) -> str:
+    named = [f"{limit.name} ({limit.said})" if limit.said not in limit.name else limit.name for limit in limits]
+    if len(named) == 1:
+        return f"{named[0]} cannot be met on this hardware"
+    return f"{', '.join(named[:-1])} and {named[-1]} cannot hold together"

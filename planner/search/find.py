@@ -4,7 +4,7 @@ Candidates whose items all fit in device memory are evaluated exactly, in column
 beats the incumbent by more than a quarter of the gap asked for. Candidates that need other memories carry a bound
 (``overflow_seconds``), then the optimum of their tier problem. What remains closed by bound gives the certificate.
 Merits are those of ``planner.plans.bounds``. Ties are broken by an integer key: fewer units, then smaller pipeline, tensor,
-expert and attention groups, pass and batch.
+expert and attention groups, context parallelism, pass and batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from planner.performance import mixed_serving
-from planner.plans.bounds import charge_of, meets, mixed_cell_merit, mixed_decision, mixed_merit, node_name, placed_merit
+from planner.plans.bounds import (
+    Shown,
+    at_rate,
+    charge_of,
+    meets,
+    mixed_cell_merit,
+    mixed_decision,
+    mixed_merit,
+    node_name,
+    placed_merit,
+    rate_of_merit,
+    weigh_batch,
+)
 from planner.plans.operate import Decision, PoolDecision
 from planner.reporter import Reporter
 from planner.search.tables import Placed, Stop, Tables
@@ -56,7 +68,20 @@ class Node:
 class Search:
     """One search for one objective over prepared tables."""
 
-    def __init__(self, tables: Tables, objective: str, tpot_s: float | None, gap: float, reporter: Reporter, stop: Stop) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        objective: str,
+        tpot_s: float | None,
+        gap: float,
+        reporter: Reporter,
+        stop: Stop,
+        beat: float = 0.0,
+        first: bool = False,
+    ) -> None:
+        """``beat``: merit that a deployment must exceed to matter; what stays closed below it counts in the bound.
+        ``first``: any deployment will do, and the bound says nothing."""
+        self.beat, self.first = beat, first
         self.tables, self.context, self.space = tables, tables.context, tables.space
         self.charge = charge_of(self.context, objective, tpot_s)
         self.objective = objective
@@ -70,7 +95,9 @@ class Search:
     @property
     def floor(self) -> float:
         """Merit above which a bound must be opened."""
-        return self.best[0] * (1.0 + self.tolerance) if self.best else 0.0
+        if self.first and self.best:
+            return math.inf
+        return max(self.best[0] if self.best else 0.0, self.beat) * (1.0 + self.tolerance)
 
     def offer(self, merit: float, key: tuple[float, ...], decision: Decision) -> None:
         """Take a feasible deployment if it is better, or equal with a smaller key."""
@@ -94,8 +121,8 @@ class Search:
         from planner.search.sides import Sides
 
         nodes = self._open_mixed()
-        self.sides = Sides(self) if self.space.disaggregated else None
-        if self.sides:
+        self.sides = Sides(self) if self.space.disaggregated and self.floor < math.inf else None
+        if self.sides and self.floor < math.inf:
             nodes += self.sides.nodes()
         heapq.heapify(nodes)
         count = 0
@@ -118,7 +145,7 @@ class Search:
                 self.reporter.progress(len(self.tables.placements), len(nodes), gap)
         if nodes:
             self.bound = max(self.bound, -nodes[0].priority)
-        if self.sides:
+        if self.sides and not self.first:
             self.bound = max(self.bound, self.sides.final_bound())
         solved = len(self.tables.placements)
         if self.best is None:
@@ -129,7 +156,7 @@ class Search:
     # -- aggregated, everything in device memory -----------------------------------------------------------------------
     def _key(self, units: int, pool: PoolDecision, ttft: float) -> tuple[float, ...]:
         first = float(f"{ttft:.9g}") if self.objective == "latency" else 0.0
-        return (first, units, pool.pp, pool.tp, pool.ep, pool.dp, pool.chunk, pool.batch)
+        return (first, units, pool.pp, pool.tp, pool.ep, pool.dp, pool.cp, pool.chunk, pool.batch)
 
     def _candidates(self, number: int, row: np.ndarray, batch: np.ndarray) -> None:
         """Evaluate rows at batches that fit; offer the best."""
@@ -145,25 +172,31 @@ class Search:
         for index in np.flatnonzero(merit >= merit.max() * (1 - 1e-12)):
             decision = replace(mixed_decision(group, int(row[index]), int(batch[index])), replicas=int(replicas[index]))
             key = self._key(int(units[index]), decision, float(served.ttft_s[index]))
-            self.offer(float(merit[index]), key, Decision((decision,), (int(units[index]),)))
+            self.offer(float(merit[index]), key, Decision((decision,), (int(units[index]),), self.context.variant))
 
     def _open_mixed(self) -> list[Node]:
-        nodes: list[Node] = []
-        pending: list[tuple[float, int, int, int, int]] = []
+        found = []
         for number, group in enumerate(self.tables.mixed):
             cells = group.cells
             if not len(cells.row):
                 continue
-            merit, rate, tpot = mixed_cell_merit(self.context, self.space, self.charge, group, cells)
+            merit, rate, tpot = mixed_cell_merit(self.context, self.space, self.charge, group)
             index = np.flatnonzero(cells.fits & (merit > 0.0))
             if len(index):
                 self._candidates(number, cells.row[index], cells.low[index])
                 self._candidates(number, cells.row[index], cells.high[index])
-                pending += [(-float(merit[i]), number, int(cells.row[i]), int(cells.low[i]), int(cells.high[i])) for i in index]
-            for i in np.flatnonzero(~cells.fits & (merit > 0.0)):
+            found.append((number, cells, merit, rate, tpot))
+        nodes: list[Node] = []
+        pending: list[tuple[float, int, int, int, int]] = []
+        for number, cells, merit, rate, tpot in found:
+            for i in np.flatnonzero(merit > self.floor):
                 row, low, high = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
+                if cells.fits[i]:
+                    pending.append((-float(merit[i]), number, row, low, high))
+                    continue
                 key = (0, number, row, low)
                 nodes.append(Node(-float(merit[i]), key, "mixed", number, row, low, high, float(rate[i]), float(tpot[i])))
+            self.bound = max(self.bound, float(np.max(merit[merit <= self.floor], initial=0.0)))
         self._open_cells(sorted(pending))
         return nodes
 
@@ -186,32 +219,57 @@ class Search:
 
     # -- aggregated, other memories ------------------------------------------------------------------------------------
     def _process(self, node: Node) -> list[Node]:
-        """Solve the placement at the cell's lowest batch, try its highest, and split what is still open."""
-        placed = self._place(node, node.low, math.inf)
-        if placed.seconds is None:
-            self._close(node, f"I:{placed.basis}")
-            return []
-        merit, rate, tpot = self._merit(node, placed.bound_s)
-        merit = min(merit, -node.priority)
-        proof = f"B:{placed.basis}"
+        """Bound the cell by a placement at its lowest batch, try its highest, and split what is still open.
+
+        Where TTFT is limited, only what beats the incumbent is bounded: its queue, at that rate, leaves less time to a period.
+        """
+        group, low, high = self.tables.mixed[node.group], node.low, node.high
+        decision = mixed_decision(group, node.row, low)
+        rate, guess = 0.0, math.inf
+        if self.charge.ttft_s is not None:
+            merit = max(self.best[0] if self.best else 0.0, self.beat)
+            rate = rate_of_merit(self.context, self.space, self.charge, group, node.row, low, merit)
+            guess = at_rate(self.context.pools["mixed"], decision, rate) if rate else math.inf
+        placed = self._place(node, low, guess, weigh_batch(self.charge, low, high))
+        merit, _, tpot = self._merit(node, Shown(math.inf if placed.seconds is None else placed.bound_s, rate), placed)
+        merit = min(merit, -node.priority) if placed.seconds is not None or rate else 0.0
+        sort = ("J" if placed.seconds is None else "W") + repr(rate) if rate else "I" if placed.seconds is None else "B"
+        proof = f"{sort}:{placed.basis}"
         if merit > self.floor:
-            met = self._offer(node, node.low, placed)
-            if node.low == node.high:
-                if not met and merit > self.floor:
-                    bound, stronger = self._within_ttft(node, placed)
-                    merit, proof = min(merit, bound), stronger or proof
-            elif merit > self.floor:
-                self._offer(node, node.high, self._place(node, node.high, math.inf))
+            if low == high:
+                merit, proof = self._least_tpot(node, merit, proof)
+            else:
+                self._offer_at(node, high)
         self._close(node, proof)
-        if node.low == node.high or merit <= self.floor:
+        if low == high or merit <= self.floor:
             self.bound = max(self.bound, merit)
             return []
-        middle = (node.low + node.high) // 2
+        middle = (low + high) // 2
         children = []
-        for low, high in ((node.low, middle), (middle + 1, node.high)):
-            key = (0, node.group, node.row, low)
-            children.append(Node(-merit, key, "mixed", node.group, node.row, low, high, rate, tpot))
+        for first, last in ((low, middle), (middle + 1, high)):
+            key = (0, node.group, node.row, first)
+            children.append(Node(-merit, key, "mixed", node.group, node.row, first, last, node.rate, tpot))
         return children
+
+    def _offer_at(self, node: Node, batch: int) -> None:
+        """Offer the placement of least TPOT at a batch or, where its TTFT is too long, one with a period that TPOT allows."""
+        placed = self._place(node, batch, math.inf)
+        if not self._offer(node, batch, placed) and placed.seconds is not None and self.charge.ttft_s is not None:
+            self._offer(node, batch, self._place(node, batch, placed.value_s))
+
+    def _least_tpot(self, node: Node, merit: float, proof: str) -> tuple[float, str]:
+        """Open a single batch: offers its best placement; returns the bound on its merit and the proof of it."""
+        placed = self._place(node, node.low, math.inf)
+        if placed.seconds is None:
+            return 0.0, f"I:{placed.basis}"
+        bound = self._merit(node, Shown(placed.bound_s), placed)[0]
+        if bound < merit:
+            merit, proof = bound, f"B:{placed.basis}"
+        if not self._offer(node, node.low, placed) and merit > self.floor:
+            bound, stronger = self._within_ttft(node, placed)
+            if stronger and bound < merit:
+                merit, proof = bound, stronger
+        return merit, proof
 
     def _within_ttft(self, node: Node, unlimited: Placed) -> tuple[float, str]:
         """Best placement of one batch whose TTFT meets its limit: offers it; returns a bound on the node's merit and its proof.
@@ -222,7 +280,7 @@ class Search:
         """
         below, above, proof = unlimited.bound_s, math.inf, ""
         probe = below
-        merit = self._merit(node, below)[0]
+        merit = self._merit(node, Shown(below), unlimited)[0]
         for _ in range(40):
             placed = self._place(node, node.low, probe)
             shown = math.inf if placed.seconds is None else placed.bound_s
@@ -233,20 +291,31 @@ class Search:
                     above = min(above, placed.value_s)
             else:
                 above = min(above, probe)
-            merit = self._merit(node, below)[0]
+            merit = self._merit(node, Shown(below), unlimited)[0]
             if merit <= self.floor or above <= below * (1.0 + self.tolerance / 2.0):
                 break
             probe = math.sqrt(below * above) if math.isfinite(above) else max(below, probe) * 1.05
         return merit, proof
 
-    def _place(self, node: Node, batch: int, tpot_s: float) -> Placed:
-        return self.tables.place(
-            self.context.pools["mixed"], mixed_decision(self.tables.mixed[node.group], node.row, batch), tpot_s
-        )
+    def _place(self, node: Node, batch: int, tpot_s: float, weigh: int | None = None) -> Placed:
+        decision = mixed_decision(self.tables.mixed[node.group], node.row, batch)
+        return self.tables.place(self.context.pools["mixed"], decision, tpot_s, weigh)
 
-    def _merit(self, node: Node, tpot: float) -> tuple[float, float, float]:
-        group = self.tables.mixed[node.group]
-        merit, rate, tpot = placed_merit(self.context, self.space, self.charge, group, node.row, node.low, node.high, tpot)
+    def _merit(self, node: Node, shown: Shown, placed: Placed) -> tuple[float, float, float]:
+        group, low, high = self.tables.mixed[node.group], node.low, node.high
+        weigh = weigh_batch(self.charge, low, high)
+        merit, rate, tpot = placed_merit(
+            self.context,
+            self.space,
+            self.charge,
+            group,
+            node.row,
+            low,
+            high,
+            weigh,
+            shown,
+            np.array([placed.resident_s["decode"]]),
+        )
         return merit, min(rate, node.rate), tpot
 
     def _offer(self, node: Node, batch: int, placed: Placed) -> bool:
@@ -273,9 +342,32 @@ class Search:
             return False
         decision = replace(placed.decision, replicas=int(replicas[0]))
         key = self._key(int(units[0]), decision, float(served.ttft_s[0]))
-        self.offer(float(merit[0]), key, Decision((decision,), (int(units[0]),)))
+        self.offer(float(merit[0]), key, Decision((decision,), (int(units[0]),), self.context.variant))
         return True
 
     def _close(self, node: Node, proof: str) -> None:
         decision = mixed_decision(self.tables.mixed[node.group], node.row, node.low)
-        self.closed[node_name(decision, node.low, node.high)] = proof
+        self.closed[node_name(self.context.variant, decision, node.low, node.high)] = proof
+
+
+NOTHING = Found(None, 0.0, 0.0, {}, None, 0)
+
+
+def search_all(
+    every: list[Tables], objective: str, tpot_s: float | None, reporter: Reporter, stop: Stop, start: Found = NOTHING
+) -> Found:
+    """The best of ``start`` and all variants, each searched only for what beats the best before; ties go to the earlier."""
+    best = start
+    for tables in every:
+        gap = tables.context.inputs.options.gap
+        found = Search(tables, objective, tpot_s, gap, reporter, stop, best.merit).run()
+        better = found if found.decision is not None and found.merit > best.merit * (1 + 1e-12) else best
+        best = Found(
+            better.decision,
+            better.merit,
+            max(best.bound, found.bound),
+            best.closed | found.closed,
+            best.stopped or found.stopped,
+            best.solved + found.solved,
+        )
+    return best

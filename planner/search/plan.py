@@ -1,18 +1,23 @@
-"""Inputs to plan: search for the objective, find the least TPOT beside it, certify, assemble."""
+"""Inputs to plan: search every variant for the objective, find the least TPOT beside it, certify, assemble."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from planner.errors import StoppedError
 from planner.plans.assemble import Certificate, assemble
 from planner.plans.bounds import objective_of_merit
-from planner.plans.inputs import Context, Inputs, build_context
+from planner.plans.inputs import Inputs, build_context
 from planner.plans.operate import Decision, operate, operation_objective
+from planner.plans.pareto import Front
 from planner.plans.schema import Plan
-from planner.plans.space import declare_space
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
-from planner.search.find import Found, Search
-from planner.search.tables import Stop, build_tables
+from planner.search.find import Found, search_all
+from planner.search.maps import Maps, settled, with_maps
+from planner.search.pareto import seek_front
+from planner.search.sizing import fastest, sized, tables_of
+from planner.search.tables import Stop
 
 
 def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None) -> Plan:
@@ -23,31 +28,46 @@ def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = 
     """
     hooks = reporter or Reporter()
     until = stop or Stop()
-    context = build_context(inputs)
-    space = declare_space(context)
-    tables = build_tables(context, space)
     options, workload = inputs.options, inputs.workload
-    hooks.started(sum(p.shape_count for p in space.pools.values()))
-    found = Search(tables, options.objective, workload.tpot_s, options.gap, hooks, until).run()
+    inputs, every, first = sized(inputs, hooks, until)
+    hooks.started(sum(p.shape_count for tables in every for p in tables.space.pools.values()))
+    maps: Maps = {}
+    at = {tables.context.variant: tables.context for tables in every}
+    mapped_tables = every
+
+    def search(known: Maps) -> Found:
+        nonlocal mapped_tables
+        if first is not None and not known:
+            return first
+        mapped_tables = tables_of(inputs, known) if known else every
+        return search_all(mapped_tables, options.objective, workload.tpot_s, hooks, until)
+
+    found = settled(lambda decision: at[decision.variant], search, maps)
     if found.decision is None:
         if found.stopped:
             raise StoppedError("stopped before any plan was found; raise --time-limit")
-        raise explain_infeasible(context, tables, hooks, until)
+        raise explain_infeasible(every, hooks, until)
+    if every[0].context.demand is not None and options.objective != "latency":
+        found = fastest(mapped_tables, found, hooks, until)
+        assert found.decision is not None
+        found = replace(found, decision=with_maps(at[found.decision.variant], found.decision, maps)[0])
     if options.objective == "latency" and workload.tpot_s is None:
         least: Found = found
     else:
-        least = Search(tables, "latency", None, options.gap, hooks, until).run()
-    plan = certified(context, found, least.decision)
+        least = search_all(every, "latency", None, hooks, until)
+    front = seek_front(every, inputs, found, least, hooks, until) if options.pareto else None
+    plan = certified(inputs, found, least.decision, front)
     hooks.finished(plan.certificate.objective, plan.certificate.bound)
     return plan
 
 
-def certified(context: Context, found: Found, least: Decision | None) -> Plan:
+def certified(inputs: Inputs, found: Found, least: Decision | None, front: Front | None = None) -> Plan:
     """The plan of a finished or stopped search."""
     assert found.decision is not None
+    context = build_context(inputs, found.decision.variant)
     objective = operation_objective(context, operate(context, found.decision))
     bound = objective_of_merit(context, found.bound)
-    better_is_more = context.inputs.options.objective == "throughput"
+    better_is_more = inputs.options.objective == "throughput"
     bound = max(bound, objective) if better_is_more else min(bound, objective)
-    data = assemble(context, found.decision, Certificate(bound, found.closed, found.stopped), least)
+    data = assemble(context, found.decision, Certificate(bound, found.closed, found.stopped), least, front)
     return Plan.model_validate(data)

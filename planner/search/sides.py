@@ -11,14 +11,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.plans.bounds import decode_decision, node_name
+from planner.plans.bounds import decode_decision, node_name, prefill_decision
 from planner.plans.operate import Decision, PoolDecision
-from planner.plans.pairing import best_rate, split_table
+from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, sooner, split_table, undominated
 from planner.search.find import Node
 from planner.search.tables import Placed
 
 if TYPE_CHECKING:
     from planner.search.find import Search
+
+
+Columns = tuple[np.ndarray, ...]
+CELLS = 64
+"""Cells opened before what serves a demand soonest is looked at again."""
+
+
+def stacked(parts: list[Columns]) -> Columns:
+    """Columns of several parts, one below the other."""
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def of_size(best: dict[int, float], size: np.ndarray) -> np.ndarray:
+    """``best`` of every size in a column (0 where it has none)."""
+    sizes, place = np.unique(size, return_inverse=True)
+    return np.array([best.get(int(one), 0.0) for one in sizes])[place]
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Known:
     def order(self) -> tuple[float, ...]:
         """Shorter latency first, then the integer key."""
         d = self.decision
-        return (float(f"{self.latency:.9g}"), d.pp, d.tp, d.ep, d.dp, d.chunk, d.batch)
+        return (float(f"{self.latency:.9g}"), d.pp, d.tp, d.ep, d.dp, d.cp, d.chunk, d.batch)
 
 
 class Sides:
@@ -50,12 +66,18 @@ class Sides:
         self.known: dict[str, list[Known]] = {"prefill": [], "decode": []}
         self.pruned: list[tuple[int, float, float]] = []
         self.open: dict[str, list[Node]] = {"prefill": [], "decode": []}
-        self._cache: dict[str, list[tuple[int, float, float]]] = {}
-        self._cached_room: float | None = None
+        self._forget()
         self._smallest: tuple[int, float] | None = None
         self._prefill_side()
         self._decode_side()
         self._offer_best()
+
+    def _forget(self) -> None:
+        """Drop what was derived from tables that have changed."""
+        self._cache: dict[str, list[tuple[int, float, float]]] = {}
+        self._carried: dict[str, np.ndarray] = {}
+        self._cached_room: float | None = None
+        self._cached_bound: float | None = None
 
     @property
     def _keep_all(self) -> bool:
@@ -73,7 +95,7 @@ class Sides:
                 if len(members) and self.search.objective != "latency":
                     members = members[rate[members] >= rate[members].max() * (1 - 1e-12)]
                 for i in members:
-                    decision = self._prefill_decision(number, int(i))
+                    decision = prefill_decision(group, int(i))
                     self.known["prefill"].append(Known(int(size), float(rate[i]), float(through[i]), decision))
             if group.pool.tiers:
                 bound, _ = group.serve(every, group.least_seconds)
@@ -82,62 +104,95 @@ class Sides:
                         Node(0.0, (1, number, int(i), 0), "prefill", number, int(i), 0, 0, float(bound[i]), 0.0)
                     )
 
-    def _prefill_decision(self, number: int, row: int) -> PoolDecision:
-        group = self.tables.prefill[number]
-        s = group.shapes
-        return PoolDecision("prefill", 1, int(s.tp[row]), int(s.dp[row]), int(s.ep[row]), s.pp, 0, int(group.chunk[row]))
-
     def _decode_side(self) -> None:
         limit = (self.charge.tpot_s or np.inf) * (1 + 1e-12)
         best: dict[int, float] = {}
-        pending: list[tuple[float, int, int, int, int, float]] = []
+        served: list[Columns] = []
+        waiting: list[Columns] = []
         for number, group in enumerate(self.tables.decode):
             cells = group.cells
             if not len(cells.row):
                 continue
-            rate, tpot = group.bounds(cells)
+            rate, tpot = group.bounds
             good = tpot <= limit
             inside = np.flatnonzero(cells.fits & good)
             for batch in (cells.low[inside], cells.high[inside]):
-                self._decode_rows(number, cells.row[inside], batch, limit, best)
-            for i in inside:
-                pending.append(
-                    (-float(rate[i]), number, int(cells.row[i]), int(cells.low[i]), int(cells.high[i]), float(tpot[i]))
-                )
+                served.append(self._decode_rows(number, cells.row[inside], batch, limit, best))
+            closed = cells.take(inside)
+            number_of = np.full(len(inside), number)
+            sizes = group.shapes.devices[closed.row]
+            waiting.append((sizes, rate[inside], tpot[inside], number_of, closed.row, closed.low, closed.high))
             if group.pool.tiers:
                 for i in np.flatnonzero(~cells.fits & good):
-                    row, low, high = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
+                    row, start, end = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
                     self.open["decode"].append(
-                        Node(0.0, (2, number, row, low), "decode", number, row, low, high, float(rate[i]), float(tpot[i]))
+                        Node(0.0, (2, number, row, start), "decode", number, row, start, end, float(rate[i]), float(tpot[i]))
                     )
-        if self.search.objective == "latency":
-            self.pruned = [
-                (int(self.tables.decode[n].shapes.devices[row]), -less, least) for less, n, row, _, _, least in pending
-            ]
-            return
-        for negative, number, row, low, high, least in sorted(pending):
-            size = int(self.tables.decode[number].shapes.devices[row])
-            if -negative <= best.get(size, 0.0) * (1 + self.search.tolerance / 2) and self.charge.cap is None:
-                self.pruned.append((size, -negative, least))
-                continue
-            batch = np.arange(low, high + 1.0)
-            self._decode_rows(number, np.full(len(batch), row), batch, limit, best)
-        if not self._keep_all:
-            self.known["decode"] = [k for k in self.known["decode"] if k.rate >= best[k.size] * (1 - 1e-12)]
+        if waiting:
+            self._open_decode(stacked(waiting), served, best, limit)
 
-    def _decode_rows(self, number: int, row: np.ndarray, batch: np.ndarray, limit: float, best: dict[int, float]) -> None:
-        if not len(row):
-            return
+    def _open_decode(self, waiting: Columns, served: list[Columns], best: dict[int, float], limit: float) -> None:
+        """Open the cells that may beat the best rate of their size, and keep what no other instance beats."""
+        size, rate, tpot, which, rows, low, high = waiting
+        left = np.ones(len(size), dtype=bool)
+        slack = self.search.tolerance / 2 if self.charge.demand is None else 0.0  # a demand is met or not
+        fastest = self.search.objective == "latency"
+        if fastest and self.charge.demand is not None:
+            served += self._serve_demand(waiting, left, stacked(served))
+        promising = rate > of_size(best, size) * (1 + slack)
+        if self.charge.cap is not None and not fastest:  # then what is slower does not stand for what is faster
+            known = stacked(served)
+            promising = rate > sooner(known[0], known[1], known[2], size, tpot) * (1 + slack)
+        order = np.lexsort((low, rows, which, -rate))
+        for i in order[promising[order]] if not fastest else ():
+            if self.charge.cap is None and rate[i] <= best.get(int(size[i]), 0.0) * (1 + slack):
+                continue
+            batch = np.arange(low[i], high[i] + 1.0)
+            served.append(self._decode_rows(int(which[i]), np.full(len(batch), rows[i]), batch, limit, best))
+            left[i] = False
+        left[left] = undominated(size[left], rate[left], tpot[left])
+        self.pruned = [(int(size[i]), float(rate[i]), float(tpot[i])) for i in np.flatnonzero(left)]
+        size, rate, tpot, which, rows, low = stacked(served)
+        good = tpot <= limit
+        if not self._keep_all:
+            good &= rate >= of_size(best, size) * (1 - 1e-12)
+        good[good] = undominated(size[good], rate[good], tpot[good])
+        for i in np.flatnonzero(good):
+            decision = decode_decision(self.tables.decode[int(which[i])], int(rows[i]), int(low[i]))
+            self.known["decode"].append(Known(int(size[i]), float(rate[i]), float(tpot[i]), decision))
+
+    def _serve_demand(self, waiting: Columns, left: np.ndarray, served: Columns) -> list[Columns]:
+        """Every batch of the cells that may serve the demand sooner than what does, least TPOT first; clears ``left`` of them."""
+        size, rate, tpot, which, rows, low, high = waiting
+        room = self._room(False)
+        least = float(np.min(served[2][carries(served[0], served[1], room, self.charge)], initial=np.inf))
+        able = carries(size, rate, float(np.max(self.decode_devices, initial=0.0)), self.charge)
+        order = np.lexsort((low, rows, which, tpot))
+        order = order[able[order]]
+        found: list[Columns] = []
+        for start in range(0, len(order), CELLS):
+            block = order[start : start + CELLS]
+            block = block[tpot[block] < least]
+            for number in np.unique(which[block]):
+                group, cells = self.tables.decode[int(number)], block[which[block] == number]
+                row = np.repeat(rows[cells], (high[cells] - low[cells] + 1).astype(int))
+                batch = np.concatenate([np.arange(low[i], high[i] + 1.0) for i in cells])
+                serves, takes = group.serve(row, batch)
+                found.append((group.shapes.devices[row], serves, takes, np.full(len(batch), number), row, batch))
+                enough = carries(group.shapes.devices[row], serves, room, self.charge)
+                least = min(least, float(np.min(takes[enough], initial=np.inf)))
+            left[block] = False
+        return found
+
+    def _decode_rows(self, number: int, row: np.ndarray, batch: np.ndarray, limit: float, best: dict[int, float]) -> Columns:
+        """``(size, rate, TPOT, group, row, batch)`` of batches that fit; ``best``: the highest rate of each size, raised."""
         group = self.tables.decode[number]
         rate, tpot = group.serve(row, batch)
-        sizes = group.shapes.devices[row].astype(int)
+        sizes = group.shapes.devices[row]
         good = np.flatnonzero(tpot <= limit)
         for size in np.unique(sizes[good]):
             best[int(size)] = max(best.get(int(size), 0.0), float(rate[good][sizes[good] == size].max()))
-        for i in good:
-            if self._keep_all or rate[i] >= best[int(sizes[i])] * (1 - 1e-12):
-                decision = decode_decision(group, int(row[i]), int(batch[i]))
-                self.known["decode"].append(Known(int(sizes[i]), float(rate[i]), float(tpot[i]), decision))
+        return sizes, rate, tpot, np.full(len(row), number), row, batch
 
     # -- combining -----------------------------------------------------------------------------------------------------
     def _table(self, side: str, bounded: bool) -> list[tuple[int, float, float]]:
@@ -149,19 +204,29 @@ class Sides:
             groups = self.tables.prefill if side == "prefill" else self.tables.decode
             rows += [(int(groups[n.group].shapes.devices[n.row]), n.rate, n.tpot) for n in self.open[side]]
             rows += self.pruned if side == "decode" else []
+            if rows:
+                size, rate, latency = (np.array(column) for column in zip(*rows, strict=True))
+                rows = [rows[i] for i in np.flatnonzero(undominated(size, rate, latency))]
             self._cache[side] = rows
         return rows
 
-    def _rates(self, prefill: list[tuple[int, float, float]], decode: list[tuple[int, float, float]]) -> np.ndarray:
-        carried = best_rate(prefill, self.prefill_devices, None, self.charge)
-        return np.asarray(np.minimum(carried, best_rate(decode, self.decode_devices, self.charge.cap, self.charge)))
+    def _most(self, side: str) -> np.ndarray:
+        """The most a side may reach at every split, with what is still closed by bounds."""
+        if side not in self._carried:
+            self._carried[side] = self._reach(side, self._table(side, True))
+        return self._carried[side]
+
+    def _reach(self, side: str, rows: list[tuple[int, float, float]]) -> np.ndarray:
+        if side == "prefill":
+            return np.asarray(best_rate(rows, self.prefill_devices, None, self.charge))
+        return np.asarray(best_rate(rows, self.decode_devices, self.charge.cap, self.charge))
 
     def _room(self, bounded: bool) -> float:
-        """The most decode devices of a split that leaves room for a prefill instance."""
+        """Most decode devices of a split whose prefill side is enough."""
         if bounded and self._cached_room is not None:
             return self._cached_room
-        smallest = min((row[0] for row in self._table("prefill", bounded)), default=np.inf)
-        room = float(np.max(self.decode_devices[self.prefill_devices >= smallest], initial=0.0))
+        enough = enough_prefill(self._table("prefill", bounded), self.prefill_devices, self.charge)
+        room = float(np.max(self.decode_devices[enough], initial=0.0))
         if bounded:
             self._cached_room = room
         return room
@@ -173,29 +238,30 @@ class Sides:
             return
         if search.objective == "latency":
             room = self._room(False)
-            fitting = [k for k in decode if k.size <= room]
+            fitting = [k for k in decode if carries(k.size, k.rate, room, self.charge)]
             if fitting:
                 chosen = min(fitting, key=Known.order)
-                smallest = min(k.size for k in prefill)
-                index = int(np.flatnonzero((self.decode_devices >= chosen.size) & (self.prefill_devices >= smallest))[0])
-                first = min((k for k in prefill if k.size <= self.splits[index][0]), key=Known.order)
+                enough = enough_prefill(self._table("prefill", False), self.prefill_devices, self.charge)
+                index = int(np.flatnonzero(enough & carries(chosen.size, chosen.rate, self.decode_devices, self.charge))[0])
+                held, needed = self.splits[index][0], (self.charge.demand or 0.0) * (1 - 1e-12)
+                first = min((k for k in prefill if k.size <= held and held // k.size * k.rate >= needed), key=Known.order)
                 key = (float(f"{first.latency:.9g}"), float(self.splits[index][2]), 1e9)
                 search.offer(1.0 / chosen.latency, key, self._decision(index, first, chosen))
             return
-        rate = self._rates(self._table("prefill", False), self._table("decode", False))
-        merit = rate / self.weight
+        rates = np.minimum(*(self._reach(side, self._table(side, False)) for side in ("prefill", "decode")))
+        merit = merit_of_rates(rates, self.weight, self.charge)
         if merit.max(initial=0.0) <= 0.0:
             return
         index = int(np.flatnonzero(merit >= merit.max() * (1 - 1e-12))[0])
         n_prefill, n_decode, units, _ = self.splits[index]
-        enough = float(rate[index]) * (1 - 1e-12)
-        first = min((k for k in prefill if (n_prefill // k.size) * k.rate >= enough), key=Known.order)
-        carries = [
+        least = float(rates[index] if self.charge.demand is None else self.charge.demand) * (1 - 1e-12)
+        first = min((k for k in prefill if (n_prefill // k.size) * k.rate >= least), key=Known.order)
+        able = [
             k
             for k in decode
-            if best_rate([(k.size, k.rate, k.latency)], np.array([float(n_decode)]), self.charge.cap, self.charge)[0] >= enough
+            if best_rate([(k.size, k.rate, k.latency)], np.array([float(n_decode)]), self.charge.cap, self.charge)[0] >= least
         ]
-        search.offer(float(merit[index]), (0.0, float(units), 1e9), self._decision(index, first, min(carries, key=Known.order)))
+        search.offer(float(merit[index]), (0.0, float(units), 1e9), self._decision(index, first, min(able, key=Known.order)))
 
     def _decision(self, index: int, prefill: Known, decode: Known) -> Decision:
         n_prefill, n_decode, first, second = self.splits[index]
@@ -203,7 +269,7 @@ class Sides:
             replace(prefill.decision, replicas=n_prefill // prefill.size),
             replace(decode.decision, replicas=n_decode // decode.size),
         )
-        return Decision(pools, (first, second) if self.context.separate else (first,))
+        return Decision(pools, (first, second) if self.context.separate else (first,), self.context.variant)
 
     # -- nodes that need other memories --------------------------------------------------------------------------------
     def nodes(self) -> list[Node]:
@@ -223,7 +289,7 @@ class Sides:
                     node.priority = -node.rate / size * most * (1 + 1e-9)
             self.open[side] = [node for node in self.open[side] if node.priority < 0.0]
             found += self.open[side]
-        self._cache, self._cached_room = {}, None
+        self._forget()
         return found
 
     def potential(self, node: Node) -> float:
@@ -232,15 +298,15 @@ class Sides:
         size = int(groups[node.group].shapes.devices[node.row])
         if self.search.objective == "latency":
             if node.side == "decode":
-                return 1.0 / node.tpot if size <= self._room(True) else 0.0
-            return self.final_bound() if size < self._smallest_prefill() else 0.0
-        own = [(size, node.rate, node.tpot)]
-        rate = (
-            self._rates(own, self._table("decode", True))
-            if node.side == "prefill"
-            else self._rates(self._table("prefill", True), own)
-        )
-        return float(np.max(rate / self.weight, initial=0.0))
+                return 1.0 / node.tpot if carries(size, node.rate, self._room(True), self.charge) else 0.0
+            if self.charge.demand is None and size >= self._smallest_prefill():
+                return 0.0
+            if self._cached_bound is None:
+                self._cached_bound = self.final_bound()
+            return self._cached_bound
+        other = self._most("decode" if node.side == "prefill" else "prefill")
+        rate = np.minimum(self._reach(node.side, [(size, node.rate, node.tpot)]), other)
+        return float(np.max(merit_of_rates(rate, self.weight, self.charge), initial=0.0))
 
     def _smallest_prefill(self) -> float:
         if self._smallest is None or self._smallest[0] != len(self.known["prefill"]):
@@ -251,10 +317,10 @@ class Sides:
         """Solve the placement of a side's node, add what is known, split what is not."""
         side = node.side
         self.open[side] = [n for n in self.open[side] if n.key != node.key]
-        self._cache, self._cached_room = {}, None
+        self._forget()
         pool = self.context.pool(side)
         if side == "prefill":
-            decision = self._prefill_decision(node.group, node.row)
+            decision = prefill_decision(self.tables.prefill[node.group], node.row)
             placed = self.tables.place(pool, decision)
             self._close(decision, node, placed)
             if placed.seconds is not None:
@@ -296,14 +362,14 @@ class Sides:
             child = Node(0.0, (2, node.group, node.row, start), "decode", node.group, node.row, start, end, bound, least)
             self.open["decode"].append(child)
             children.append(child)
-        self._cache, self._cached_room = {}, None
+        self._forget()
         for child in children:
             child.priority = -self.potential(child)
         return children
 
     def _close(self, decision: PoolDecision, node: Node, placed: Placed) -> None:
         kind = "I" if placed.seconds is None else "B"
-        self.search.closed[node_name(decision, node.low, node.high)] = f"{kind}:{placed.basis}"
+        self.search.closed[node_name(self.context.variant, decision, node.low, node.high)] = f"{kind}:{placed.basis}"
 
     def final_bound(self) -> float:
         """Merit bound over all disaggregated deployments: both sides at their upper bounds."""
@@ -312,6 +378,9 @@ class Sides:
             return 0.0
         if self.search.objective == "latency":
             room = self._room(True)
-            least = min((row[2] for row in decode if row[0] <= room), default=0.0)
-            return 1.0 / least if least else 0.0
-        return float(np.max(self._rates(prefill, decode) / self.weight, initial=0.0))
+            size, rate, tpot = (np.array(column) for column in zip(*decode, strict=True))
+            least = float(np.min(tpot[carries(size, rate, room, self.charge)], initial=np.inf))
+            return 1.0 / least
+        return float(
+            np.max(merit_of_rates(np.minimum(self._most("prefill"), self._most("decode")), self.weight, self.charge), initial=0.0)
+        )

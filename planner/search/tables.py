@@ -15,9 +15,10 @@ from planner.plans.candidates import (
     mixed_groups,
     prefill_rows,
 )
+from planner.plans.decode_times import decode_times
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
-from planner.plans.operate import PoolDecision, pool_problem
+from planner.plans.operate import PoolDecision, Prefilled, pool_problem
 from planner.plans.space import Space
 from planner.plans.tiers import evaluate_shares
 from planner.search.tier_lp import prove_empty, solve_tiers
@@ -51,6 +52,8 @@ class Placed:
     bound_s: float
     value_s: float
     basis: str
+    resident_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of each phase if everything lay in device memory."""
 
 
 @dataclass
@@ -62,18 +65,23 @@ class Tables:
     mixed: list[MixedGroup] = field(default_factory=list)
     prefill: list[PrefillRows] = field(default_factory=list)
     decode: list[DecodeGroup] = field(default_factory=list)
-    placements: dict[PoolDecision, Placed] = field(default_factory=dict)
+    placements: dict[tuple[PoolDecision, int], Placed] = field(default_factory=dict)
+    prefilled: dict[str, Prefilled] = field(default_factory=dict)
 
-    def place(self, pool: PoolContext, decision: PoolDecision, tpot_s: float = float("inf")) -> Placed:
+    def place(self, pool: PoolContext, decision: PoolDecision, tpot_s: float = float("inf"), weigh: int | None = None) -> Placed:
         """The optimal placement of a configuration, solved once; of an aggregated one within the period the TTFT limit allows
-        at TPOT ``tpot_s``."""
+        at TPOT ``tpot_s``. With ``weigh`` phases count as at that batch, which bounds larger ones."""
         wanted = with_period(pool, replace(decision, replicas=1, basis=None), tpot_s)
-        if wanted not in self.placements:
-            problem, _ = pool_problem(pool, replace(wanted, basis="needed"))
+        key = (wanted, weigh or decision.batch)
+        if key not in self.placements:
+            problem, passes = pool_problem(
+                pool, replace(wanted, basis="needed"), weigh, self.prefilled.setdefault(wanted.phase, {})
+            )
+            resident = {phase: float(times.slowest_stage()[0]) * pool.rates.residual for phase, times in passes.items()}
             solution = solve_tiers(problem)
             if solution is None:
                 proof = prove_empty(problem)
-                self.placements[wanted] = Placed(wanted, None, float("inf"), float("inf"), encode_basis(proof.basis))
+                self.placements[key] = Placed(wanted, None, float("inf"), float("inf"), encode_basis(proof.basis), resident)
             else:
                 times = evaluate_shares(problem, solution.point.values[: len(problem.choices)])
                 value = sum(problem.weights[phase] * times.phase_s[phase] for phase in problem.phases)
@@ -82,18 +90,20 @@ class Tables:
                 decided = replace(wanted, basis=basis)
                 if wanted.period_s is not None and solution.basis[-1]:  # its row, the last, is slack: the limit decides nothing
                     decided = replace(wanted, basis=encode_basis(solution.basis[:-1]), period_s=None)
-                self.placements[wanted] = Placed(decided, seconds, solution.bound / 1e3 * scale, value * scale, basis)
-        return self.placements[wanted]
+                self.placements[key] = Placed(decided, seconds, solution.bound / 1e3 * scale, value * scale, basis, resident)
+        return self.placements[key]
 
 
 def build_tables(context: Context, space: Space) -> Tables:
     """Evaluate every pool's candidates with everything in device memory."""
     tables = Tables(context, space)
+    shared = None if context.separate else decode_times(context.pools["mixed"], space.pools["mixed"].shapes)
     if space.aggregated:
-        tables.mixed = mixed_groups(context.pools["mixed"], space.pools["mixed"])
+        tables.mixed = mixed_groups(context.pools["mixed"], space.pools["mixed"], shared)
     if space.disaggregated:
         decode_space = space.pools.get("decode") or space.pools["mixed"]
         prefill_space = space.pools.get("prefill") or space.pools["mixed"]
-        tables.decode = decode_groups(context.pool("decode"), decode_space, handoff_columns(context, decode_space))
+        times = shared if decode_space is space.pools.get("mixed") else None
+        tables.decode = decode_groups(context.pool("decode"), decode_space, handoff_columns(context, decode_space), times)
         tables.prefill = prefill_rows(context.pool("prefill"), prefill_space)
     return tables

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
 from planner.quantities import Grade
+from planner.workload.experts import ExpertPopularity
 
 MAX_TOKENS = 16_777_216
 MAX_SECONDS = 1e9
@@ -58,6 +59,8 @@ class Workload(BaseModel):
     tpot_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     acceptance: tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...] | None = Field(default=None, max_length=64)
     """Probability that draft token i is accepted given those before it, on this traffic; the model's own figure where absent."""
+    experts: ExpertPopularity = ExpertPopularity()
+    """How tokens spread over routed experts."""
     source: str
     as_of: date
     grade: Grade
@@ -102,7 +105,8 @@ class Workload(BaseModel):
         return math.sqrt(variance) / self.resident_tokens
 
 
-WORKLOADS: Catalogue[Workload] = Catalogue(Path(__file__).parent / "catalogue", Workload, "workload")
+FOLDER = Path(__file__).parent / "catalogue"
+WORKLOADS: Catalogue[Workload] = Catalogue("planner.workloads", Workload, "workload")
 
 
 def load_workload(name: str) -> Workload:
