@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -51,9 +51,10 @@ def resolve(
     site: str | Site | None = None,
     allow_announced: bool = False,
     settings: Sequence[str] = (),
+    slo_on: Literal["expected", "high"] = "expected",
     **options: Any,
 ) -> Inputs:
-    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; ``settings`` as in ``plan``."""
+    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; ``settings`` and ``slo_on`` as in ``plan``."""
     from planner.architecture import load_model
     from planner.hardware import apply_settings, load_site, with_estimates
     from planner.plans.inputs import Inputs, Options
@@ -76,6 +77,11 @@ def resolve(
     if options.get("mtp") == "auto":
         depth = len(subject.speculation.acceptance) if subject.speculation else 0
         options["mtp"] = tuple(range(depth + 1))
+    load = load_workload(workload) if isinstance(workload, str) else workload
+    if slo_on == "high":
+        options |= {"high_ttft_s": load.ttft_s, "high_tpot_s": load.tpot_s}
+        if load.ttft_s is None and load.tpot_s is None:
+            raise InputError("the workload has no limits", where="--slo-on high", mend="give --ttft or --tpot")
     basis = load_prices(prices) if isinstance(prices, str) else prices
     if site is not None:
         basis = at_site(basis, load_site(site) if isinstance(site, str) else site)
@@ -83,7 +89,7 @@ def resolve(
         inputs = Inputs(
             model=subject,
             hardware=pools,
-            workload=load_workload(workload) if isinstance(workload, str) else workload,
+            workload=load,
             runtime=load_runtime(runtime) if isinstance(runtime, str) else runtime,
             prices=basis,
             options=Options(**options),
@@ -111,6 +117,7 @@ def plan(
     site: str | Site | None = None,
     allow_announced: bool = False,
     settings: Sequence[str] = (),
+    slo_on: Literal["expected", "high"] = "expected",
     reporter: Reporter | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -121,6 +128,7 @@ def plan(
     fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
     ``site`` gives the prices its electricity, PUE and planning life: ``"cn-west-hub"`` or a loaded ``Site``.
     ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
+    ``slo_on="high"``: the workload's limits bind the 90th percentile of the prediction in place of its expected value.
     ``stop`` ends the search early: the best plan so far is returned with ``certificate.stopped`` and an honest gap.
 
     Raises ``InputError`` (bad input), ``InfeasibleError`` (proved infeasible, with the conflict) or ``StoppedError``.
@@ -136,6 +144,7 @@ def plan(
         site=site,
         allow_announced=allow_announced,
         settings=settings,
+        slo_on=slo_on,
         **options,
     )
     return solve(inputs, reporter, stop)

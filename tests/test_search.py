@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import small
 
-from planner.errors import InfeasibleError
+from planner.errors import InfeasibleError, InputError
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.evaluate import memory_need
 from planner.plans.inputs import Context, Objective, PoolContext, Variant, build_context
@@ -79,7 +79,10 @@ class BruteForce:
 
     def _try(self, decision: Decision, placed: tuple[Shares, ...]) -> Iterator[Feasible]:
         self.evaluated += 1
-        operation = operate(self.context, decision, placed)
+        try:
+            operation = operate(self.context, decision, placed)
+        except InputError:  # serves nothing within the limit on TTFT
+            return
         if math.isfinite(operation.ttft_s) and all(check.holds for check in checks(self.context, operation)):
             yield Feasible(operation, decision)
 

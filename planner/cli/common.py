@@ -76,7 +76,17 @@ class Range(click.FloatRange):
         return number
 
 
-TIME = Quantity("s", "ms", "time", 1e-12, 1e9)
+class Time(Quantity):
+    """A limit on a mean time."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse or fail with one line."""
+        if isinstance(value, str) and "@" in value:
+            self.fail(f"{value[:64]!r}: percentiles of traffic are not planned for; limits are on means, as 2s", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+TIME = Time("s", "ms", "time", 1e-12, 1e9)
 TOKENS = Quantity("tokens", None, "tokens", 1, 16_777_216)
 
 

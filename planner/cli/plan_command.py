@@ -170,6 +170,18 @@ def _spare(text: str | None) -> dict[str, Any]:
     metavar="N",
     help="Also the front of cost (or throughput) against speed of one user, in up to N points with a proved gap each.",
 )
+@click.option(
+    "--slo-on",
+    type=click.Choice(["expected", "high"]),
+    default="expected",
+    show_default=True,
+    help="Let --ttft and --tpot bind the expected value, or the 90th percentile of the model's uncertainty.",
+)
+@click.option(
+    "--robust",
+    type=click.Choice(["intervals"]),
+    help="Best plan in the worst case: every figure of profile and runtime at the slow end of its interval at once.",
+)
 @click.option("--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
 @click.option("--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far.")
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
@@ -389,7 +401,7 @@ def print_plan(plan: Plan) -> None:
     if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
         lines += plan.explanation["below_device_memory"]
     lines += (
-        plan.explanation["conversions"] + plan.explanation["limits"] + plan.explanation["worth"] + plan.explanation["defaults"]
+        plan.explanation["conversions"] + plan.explanation["limits"] + plan.explanation["resilience"] + plan.explanation["worth"] + plan.explanation["defaults"]
     )
     if plan.idle_devices:
         lines.append(f"idle devices, paid for: {plan.idle_devices}")

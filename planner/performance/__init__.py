@@ -2,7 +2,7 @@
 
 from planner.performance.experts import distinct_experts, distinct_targets, fullest_load
 from planner.performance.passes import BlockTimes, Load, PassTimes, attention_dtype, decode_load, pass_times, prefill_load
-from planner.performance.rates import Level, Rates, TierRate, perturb, resolve_rates, uncertain_groups
+from planner.performance.rates import Level, Rates, TierRate, perturb, resolve_rates, slow_corner, uncertain_groups
 from planner.performance.serving import (
     Mixed,
     Split,
@@ -33,6 +33,7 @@ __all__ = [
     "prefill_load",
     "prefill_queue",
     "resolve_rates",
+    "slow_corner",
     "split_serving",
     "uncertain_groups",
 ]

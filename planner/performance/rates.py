@@ -193,6 +193,32 @@ def uncertain_groups(runtime: Runtime) -> tuple[str, ...]:
     return tuple(groups + [f"efficiency.{name}" for name, _ in runtime.efficiency])
 
 
+def slow_corner(system: System, runtime: Runtime) -> tuple[System, Runtime]:
+    """``(system, runtime)`` with every uncertain figure at its bad end at once: rates slow, times long, memory small, reserves,
+    power and capital large.
+
+    Over the box of all intervals this is the worst case of a deployment whose configuration, placement and load are kept.
+    A pass is a sum of maxima of ``bytes / rate``, ``FLOP / rate`` and ``startup``, times ``imbalance`` and ``residual``: it falls
+    in no rate and grows with every time. Requests/s of an instance fall as its passes grow, so what the corner serves, every
+    point of the box serves; at that load a queue is no busier and no slower than at the corner, and TTFT, TPOT and requests
+    in flight are no more. (Left to fill its batches a faster decode step sends more requests to prefill, which may then wait
+    longer: the load must be kept.) What fits the least memory with the largest reserves fits any.
+    """
+    for group in uncertain_groups(runtime):
+        system, runtime = perturb(system, runtime, group, "low")
+
+    def at(figure: Figure, end: float) -> Figure:
+        return figure.model_copy(update={"value": end})
+
+    tiers = tuple(t.model_copy(update={"usable": at(t.usable, t.usable.lowest)}) for t in system.tiers)
+    most = {key: at(getattr(system, key), getattr(system, key).highest) for key in ("power", "capex")}
+    reserve = {name: at(figure, figure.highest) for name, figure in runtime.reserve}
+    return (
+        system.model_copy(update={"tiers": tiers, **most}),
+        runtime.model_copy(update={"reserve": runtime.reserve.model_copy(update=reserve)}),
+    )
+
+
 def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[System, Runtime]:
     """``(system, runtime)`` with one group of figures at the slow (``low``) or fast (``high``) end.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.plans.describe import explanation_of
 from planner.plans.experts import expert_rows
-from planner.plans.inputs import Context, Inputs, Variant, at_variant
+from planner.plans.inputs import Context, Inputs, Options, Variant, at_value, at_variant
 from planner.plans.intervals import combine, hour_moves, interval, perturbed
 from planner.plans.numbers import canonical, relative_gap
 from planner.plans.operate import (
@@ -26,10 +26,12 @@ from planner.plans.operate import (
 from planner.plans.pareto import UNITS, Front, front_data
 from planner.plans.placement import memory_summary, placement_rows
 from planner.plans.provenance import provenance_of
+from planner.plans.resilience import resilience_rows
 from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price_rows
 from planner.plans.space import Space, configuration_count, declare_space
 from planner.quantities import round12
 from planner.version import CATALOGUE_VERSION, __version__
+from planner.workload import Workload
 
 SCHEMA_VERSION = 1
 CALIBRATION = "none: class defaults of the runtime profile"
@@ -50,7 +52,9 @@ def assemble(
     """The plan as canonical data. ``least``: the decision of least TPOT on this hardware, if one was found."""
     operation = operate(context, decision)
     inputs = context.inputs
-    others = perturbed(context, decision, operation)
+    usual = at_value(context)
+    expected = operation if usual is context else operate(usual, decision, tuple(state.shares for state in operation.pools))
+    others = perturbed(usual, decision, expected)
     workload = inputs.workload
     spaces = declare_spaces(inputs, context)
     plan: dict[str, Any] = {
@@ -66,12 +70,15 @@ def assemble(
         ],
         "pools": [_pool(context, state) for state in operation.pools],
         "idle_devices": operation.idle_devices,
-        "prediction": _prediction(context, operation, others),
-        "cost": _cost(context, operation, others),
+        "prediction": _prediction(usual, expected, others),
+        "cost": _cost(usual, expected, others),
         "certificate": _certificate(context, operation, certificate, spaces),
         "bottlenecks": [row for state in operation.pools for row in bottleneck_rows(state)],
         "shadow_prices": shadow_price_rows(context, decision, operation),
+        "resilience": resilience_rows(context, decision, operation),
     }
+    if usual is not context:
+        plan["worst_case"] = _worst_case(context, operation)
     least_operation = operate(at_variant(context, least.variant), least) if least else None
     plan["explanation"] = explanation_of(context, operation, least_operation, plan)
     plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
@@ -206,6 +213,33 @@ def _cost(context: Context, operation: Operation, others: list[tuple[str, str, O
     }
 
 
+def _worst_case(context: Context, operation: Operation) -> dict[str, Any]:
+    return {
+        "requests_per_s": operation.requests_per_s,
+        "output_tokens_per_s": operation.requests_per_s * context.inputs.workload.output_tokens.mean,
+        "ttft_ms": operation.ttft_s * 1e3,
+        "tpot_ms": operation.tpot_s * 1e3,
+        "concurrency": operation.concurrency,
+        "usd_per_hour": operation.usd_per_hour,
+        "usd_per_million_blended": blended_usd(context, operation.usd_per_hour, operation.requests_per_s),
+    }
+
+
+def _meaning(options: Options, workload: Workload) -> str:
+    """What a bound is proved for."""
+    told = "proved against the model, not the machine"
+    if options.robust is not None:
+        return f"{told}, with every figure of profile and runtime at its slow end"
+    if options.within_high:
+        limits = (("TTFT", workload.ttft_s), ("TPOT", workload.tpot_s))
+        said = " and ".join(f"{name} {seconds * 1e3:.6g} ms" for name, seconds in limits if seconds is not None)
+        return (
+            f"{told}, for limits of {said} on the expected value, which keep the 90th percentile of this plan within the limits "
+            "asked; one that is slower but surer is not ruled out"
+        )
+    return told
+
+
 _UNITS = {**UNITS, "latency": "ms per output token"}
 
 
@@ -218,14 +252,14 @@ def _certificate(
     gap = relative_gap(objective, bound)
     result: dict[str, Any] = {
         "objective": objective,
-        "unit": _UNITS[options.objective],
+        "unit": _UNITS[options.objective] + (", worst case" if options.robust else ""),
         "bound": bound,
         "gap": gap,
         "gap_allowed": options.gap,
         "proved": certificate.stopped is None and gap <= options.gap,
         "space": space_summary(spaces),
         "nodes": dict(sorted(certificate.nodes.items())),
-        "meaning": "proved against the model, not the machine",
+        "meaning": _meaning(options, context.inputs.workload),
     }
     if certificate.stopped:
         result["stopped"] = certificate.stopped

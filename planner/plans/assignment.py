@@ -43,20 +43,23 @@ def _shortest(
     """The cheapest way to serve one more of ``column``: ``(row, column)`` links, each row giving up what it had for the next
     column, the last row free; and how many it can carry (Bellman-Ford: costs may be negative, cycles are not)."""
     rows, columns = cost.shape
-    at_column = np.full(columns, np.inf)
+    at_column, at_row = np.full(columns, np.inf), np.full(rows, np.inf)
     at_column[column] = 0.0
-    to_row, to_column = np.zeros(rows, dtype=np.int64), np.full(columns, -1, dtype=np.int64)
-    for _ in range(rows + columns):
+    to_row, to_column = np.zeros(rows, dtype=np.int64), np.zeros(columns, dtype=np.int64)
+    small = 1e-12 * float(np.abs(cost).max())
+    while True:
         reach = at_column[None, :] + cost
-        to_row = np.argmin(reach, axis=1)
-        at_row = reach[np.arange(rows), to_row]
+        best = np.argmin(reach, axis=1)
+        value = reach[np.arange(rows), best]
+        nearer = value < at_row - small
+        at_row[nearer], to_row[nearer] = value[nearer], best[nearer]
         back = np.where(flow > 0, at_row[:, None] - cost, np.inf)
         row = np.argmin(back, axis=0)
-        better = back[row, np.arange(columns)] < at_column - 1e-9 * (1.0 + np.abs(np.where(np.isinf(at_column), 0.0, at_column)))
-        if not better.any():
+        value = back[row, np.arange(columns)]
+        nearer = value < at_column - small
+        if not nearer.any():
             break
-        at_column[better] = back[row, np.arange(columns)][better]
-        to_column[better] = row[better]
+        at_column[nearer], to_column[nearer] = value[nearer], row[nearer]
     end = int(np.argmin(np.where(open_rows, at_row, np.inf)))
     path, here = [(end, int(to_row[end]))], int(to_row[end])
     most = np.iinfo(np.int64).max

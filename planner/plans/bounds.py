@@ -109,7 +109,7 @@ def packing(
     """
     declared, pool = space.pools["mixed"], context.pools["mixed"]
     if charge.demand is not None:
-        with np.errstate(divide="ignore", over="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             needed = np.ceil(charge.demand / rate * (1 - 1e-12))
             units = np.maximum(np.ceil((needed * instance + pool.spare_devices) / pool.unit_devices), declared.least_units)
             good = (units <= declared.units) & (needed * instance + pool.spare_devices <= declared.devices)

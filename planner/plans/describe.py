@@ -58,13 +58,22 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         limits.append(f"TTFT {operation.ttft_s * 1e3:.0f} ms of the {workload.ttft_s * 1e3:g} ms allowed")
     for name, limit in (("tpot", workload.tpot_s), ("ttft", workload.ttft_s)):
         interval = plan["prediction"][f"{name}_ms"]
-        high, expected = interval["high"], interval["expected"]
-        if limit is not None and high is not None and high > limit * 1e3:
-            safe = limit * 1e3 * expected / high
+        high = interval["high"]
+        asked = getattr(inputs.options, f"high_{name}_s")
+        if asked is not None:
+            limits.append(f"{name.upper()} {high:.4g} ms at the slow end of the model's interval, of the {asked * 1e3:g} ms allowed")
+        elif "worst_case" not in plan and limit is not None and high is not None and high > limit * 1e3:
             limits.append(
                 f"limits bind the expected mean; at the slow end of the model's interval {name.upper()} is {high:.0f} ms: "
-                f"plan with --{name} {safe:.3g} to stay near the limit even then"
+                "plan with --slo-on high to stay within the limit even then"
             )
+    if "worst_case" in plan:
+        worst = plan["worst_case"]
+        limits.append(
+            f"with every figure of profile and runtime at its slow end: {worst['output_tokens_per_s']:.6g} output tokens/s at "
+            f"{worst['usd_per_million_blended']:.4g} USD per million tokens; serving no more than these "
+            f"{worst['requests_per_s']:.6g} requests/s it keeps its limits wherever the figures lie in their intervals"
+        )
     if least is not None:
         limits.append(f"the least TPOT in the space that meets the other limits is {least.tpot_s * 1e3:.4f} ms")
     worth = []
@@ -79,6 +88,7 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         "below_device_memory": offload or ["everything lies in device memory"],
         "conversions": conversions,
         "limits": limits,
+        "resilience": [_loss(row) for row in plan["resilience"]],
         "worth": worth,
         "defaults": [
             f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
@@ -106,6 +116,18 @@ def _exposed(state: Any, phase: str) -> float:
     """Seconds of the slowest stage beyond a pass with everything in device memory."""
     resident = state.passes[phase].stage_times()[state.times.slowest[phase]]
     return float(state.seconds[phase] - float(resident[0]) * state.pool.rates.residual)
+
+
+def _loss(row: dict[str, Any]) -> str:
+    """One loss in words."""
+    text = (
+        f"if a {row['fails']} of the {row['pool']} pool fails, {row['instances_lost']} of {row['instances']} instances stop: "
+        f"{row['requests_per_s']:.6g} requests/s remain, {row['share']:.1%} of what is served"
+    )
+    if not row["instances_restarted"]:
+        return f"{text}; no idle devices hold another instance"
+    again = "it starts" if row["instances_restarted"] == 1 else f"{row['instances_restarted']} start"
+    return f"{text}; {again} again on idle devices, for {row['requests_per_s_restarted']:.6g} requests/s ({row['share_restarted']:.1%})"
 
 
 def _at(site: str | None) -> str:

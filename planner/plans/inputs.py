@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,7 +15,7 @@ from planner.errors import InputError, nearest
 from planner.footprint import ModelPieces, cut, item_names
 from planner.footprint.shapes import widths
 from planner.hardware import HardwareSelection, System
-from planner.performance import Rates, resolve_rates
+from planner.performance import Rates, resolve_rates, slow_corner
 from planner.performance.serving import tokens_per_step
 from planner.plans.constraints import MOST, Constraint, forbidden_places, kept
 from planner.plans.experts import with_use
@@ -77,6 +77,12 @@ class Options(BaseModel):
     gap: Annotated[float, Field(ge=0, le=1)] = 0.005
     pareto: Annotated[int, Field(ge=2, le=50)] | None = None
     """Points of the front of cost (or throughput) against speed of one user."""
+    robust: Literal["intervals"] | None = None
+    """Plan for the worst case over the intervals of profile and runtime (see ``performance.slow_corner``)."""
+    high_ttft_s: _Positive | None = None
+    high_tpot_s: _Positive | None = None
+    """Limits on the 90th percentile of the prediction; the search sets limits on the expected value (those of the workload) that
+    keep these."""
 
     @field_validator("kv_dtype", "mtp", "redundant_experts", mode="before")
     @classmethod
@@ -97,11 +103,24 @@ class Options(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_caution(self) -> Options:
+        if self.within_high and self.robust is not None:
+            raise ValueError("robust keeps the limits in the worst case already: leave out --slo-on high")
+        if self.within_high and self.pareto is not None:
+            raise ValueError("the points of a front have limits of their own: leave out --slo-on high or --pareto")
+        return self
+
+    @model_validator(mode="after")
     def _some_variant(self) -> Options:
         if not self.variants:
             asked = f"kv_dtype {', '.join(self.kv_dtype)} and mtp {', '.join(str(n) for n in self.mtp)}"
             raise ValueError(f"constraints leave nothing of {asked}: name more with --kv-dtype or --mtp")
         return self
+
+    @property
+    def within_high(self) -> bool:
+        """Whether limits bind the slow end of the prediction."""
+        return self.high_ttft_s is not None or self.high_tpot_s is not None
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -237,9 +256,10 @@ class Context:
             tokens = workload.input_tokens.mean + workload.output_tokens.mean
             return options.tokens_per_day / (86400.0 * self.utilisation * tokens)
         if options.rate is None and options.concurrency is not None and self.auto:
-            if workload.ttft_s is None or workload.tpot_s is None:
+            ttft, tpot = options.high_ttft_s or workload.ttft_s, options.high_tpot_s or workload.tpot_s
+            if ttft is None or tpot is None:
                 return None
-            return options.concurrency / (workload.ttft_s + (workload.output_tokens.mean - 1.0) * workload.tpot_s)
+            return options.concurrency / (ttft + (workload.output_tokens.mean - 1.0) * tpot)
         return options.rate
 
     @property
@@ -260,7 +280,8 @@ class Context:
 
 
 def build_context(inputs: Inputs, variant: Variant | None = None) -> Context:
-    """Resolve dtypes, layouts, rates and prices of a variant (default the first asked).
+    """Resolve dtypes, layouts, rates and prices of a variant (default the first asked); with ``Options.robust`` at the slow end
+    of every figure.
 
     ``InputError`` where an option contradicts the hardware or the model.
     """
@@ -273,8 +294,24 @@ def at_variant(context: Context, variant: Variant) -> Context:
     return context if variant == context.variant else build_context(context.inputs, variant)
 
 
+def at_value(context: Context) -> Context:
+    """The same problem with every figure at its value."""
+    if context.inputs.options.robust is None:
+        return context
+    pools = {}
+    for phase, pool in context.pools.items():
+        selection = context.inputs.hardware[phase]
+        hour = system_hour(selection.system, context.inputs.prices, selection.system.capex.value)
+        rates = resolve_rates(selection.system, context.inputs.runtime)
+        pools[phase] = replace(pool, selection=selection, rates=rates, usd_per_hour=hour)
+    return replace(context, pools=pools)
+
+
 def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> PoolContext:
     system, runtime, options = selection.system, inputs.runtime, inputs.options
+    if options.robust is not None:
+        system, runtime = slow_corner(system, runtime)
+        selection = selection.model_copy(update={"system": system})
     supported = set(system.device.compute)
     model = with_weight_dtype(inputs.model, options.weight_dtype)
     if options.weight_dtype is not None:

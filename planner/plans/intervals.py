@@ -33,6 +33,11 @@ def interval(metric: Metric, expected: Operation, others: list[tuple[str, str, O
     return combine(metric(expected), [metric(operation) for _, _, operation in others])
 
 
+def within_high(high_ms: float | None, limit_s: float) -> bool:
+    """Whether the slow end of a time is known and within its limit (to 1e-9 relative)."""
+    return high_ms is not None and high_ms <= limit_s * 1e3 * (1.0 + 1e-9)
+
+
 def combine(value: float, moved: list[float]) -> dict[str, float | None]:
     """Quadrature of log deviations, downward and upward apart."""
     down = up = 0.0

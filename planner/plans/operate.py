@@ -112,27 +112,27 @@ def phase_weights(pool: PoolContext, decision: PoolDecision, weigh: int | None =
     }
 
 
-Prefilled = dict[tuple[int, int, int, int, int, int], PassTimes]
-"""Prefill passes by shape and chunk, which the batch does not change."""
+Passes = dict[tuple[str, int, int, int, int, int, int], PassTimes]
+"""Passes of a pool by phase, shape, and what a rank carries: the batch of a decode step, the chunk of a prefill pass."""
 
 
 def pool_problem(
-    pool: PoolContext, decision: PoolDecision, weigh: int | None = None, prefilled: Prefilled | None = None
+    pool: PoolContext, decision: PoolDecision, weigh: int | None = None, known: Passes | None = None
 ) -> tuple[TierProblem, dict[str, PassTimes]]:
     """The tier problem of a pool's configuration (``weigh`` as in ``phase_weights``), and the passes behind it.
 
-    ``prefilled``: passes of this pool known already, added to.
+    ``known``: passes of this pool worked out already, added to.
     """
     row = decision.row()
     passes: dict[str, PassTimes] = {}
-    if "decode" in decision.phases:
-        passes["decode"] = decode_pass(pool, row.shapes, row.batch)
-    if "prefill" in decision.phases:
-        key = (decision.tp, decision.cp, decision.dp, decision.ep, decision.pp, decision.chunk)
-        known = prefilled if prefilled is not None else {}
+    known = {} if known is None else known
+    for phase in decision.phases:
+        carried = decision.batch if phase == "decode" else decision.chunk
+        key = (phase, decision.tp, decision.cp, decision.dp, decision.ep, decision.pp, carried)
         if key not in known:
-            known[key] = prefill_pass(pool, row.shapes, row.chunk)
-        passes["prefill"] = known[key]
+            decodes = phase == "decode"
+            known[key] = decode_pass(pool, row.shapes, row.batch) if decodes else prefill_pass(pool, row.shapes, row.chunk)
+        passes[phase] = known[key]
     workload, runtime = pool.inputs.workload, pool.inputs.runtime
     reserve = float(sum(column[0] for column in reserved_bytes(pool, row).values()))
     problem = build_tier_problem(

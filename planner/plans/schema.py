@@ -224,6 +224,34 @@ class Experts(_Part):
     below: list[SlotsBelow]
 
 
+class Loss(_Part):
+    """What remains when a node, unit or system of a pool fails: requests/s and their share of what is served, before and after
+    as many of the lost instances as idle devices hold have started again."""
+
+    pool: Phase
+    fails: Literal["node", "unit", "system"]
+    devices_lost: Count
+    instances: Count
+    instances_lost: Count
+    instances_restarted: Count
+    requests_per_s: Amount
+    requests_per_s_restarted: Amount
+    share: Share
+    share_restarted: Share
+
+
+class WorstCase(_Part):
+    """With every figure of profile and runtime at its slow end; what the plan was chosen for with ``--robust intervals``."""
+
+    requests_per_s: Amount
+    output_tokens_per_s: Amount
+    ttft_ms: Amount
+    tpot_ms: Amount
+    concurrency: Amount
+    usd_per_hour: Amount
+    usd_per_million_blended: Amount
+
+
 class Plan(_Part):
     """A deployment plan. ``inputs`` embeds everything it was computed from; no paths."""
 
@@ -241,6 +269,8 @@ class Plan(_Part):
     certificate: CertificateRow
     bottlenecks: list[Bottleneck]
     shadow_prices: list[ShadowPrice]
+    resilience: Annotated[list[Loss], Field(min_length=1, max_length=2)]
+    worst_case: WorstCase | None = None
     experts: list[Experts] | None = None
     explanation: dict[str, Any]
     pareto: Pareto | None = None

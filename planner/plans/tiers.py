@@ -203,7 +203,12 @@ def build_tier_problem(
     for (stage, tier_id), entries in sorted(capacity.items()):
         capacity_rows[(stage, tier_id)] = row(f"capacity {stage}/{tier_id}", entries, sizes[tier_id] / 1e9)
     time_rows: list[tuple[int, int, str, str]] = []
-    resource_rates = {rid: rate for tier in lower for rid, rate in tier.resources}
+    below = {tier.id: tier for tier in lower}
+    carried = {tier.id: {rid: tier_rate(tier.resources, rid) for rid, _ in tier.resources} for tier in lower}
+    movable: dict[tuple[int, int], list[int]] = {}
+    for index, choice in enumerate(choices):
+        if choice.mode != "resident":
+            movable.setdefault((choice.stage, items[choice.item].window), []).append(index)
     for position, (stage, window, phase) in enumerate(windows):
         column = first_time + position
         blocks = passes[phase].windows[window]
@@ -214,11 +219,9 @@ def build_tier_problem(
         exposed: dict[int, float] = {column: -1.0}
         memory: dict[int, float] = {column: -1.0}
         loads: dict[str, dict[int, float]] = {}
-        for index, choice in enumerate(choices):
-            item = items[choice.item]
-            if choice.stage != stage or item.window != window or choice.mode == "resident":
-                continue
-            tier = next(t for t in lower if t.id == choice.tier)
+        for index in movable.get((stage, window), ()):
+            choice = choices[index]
+            item, tier = items[choice.item], below[choice.tier]
             read = item.reads[phase] * item.amplification(tier.granule)
             if choice.mode == "stream":
                 moved = item.held if item.kind == "routed" else read
@@ -228,14 +231,14 @@ def build_tier_problem(
                 exposed[index] = fetch * 1e3
             extra = moved if item.kind in ("routed", "static") else 0.0
             memory[index] = extra / rates.memory_bytes_per_s * 1e3
-            for rid, _ in tier.resources:
-                loads.setdefault(rid, {})[index] = moved / tier_rate(tier.resources, rid) * 1e3
+            for rid, rate in carried[tier.id].items():
+                loads.setdefault(rid, {})[index] = moved / rate * 1e3
         row(f"time {stage}/{window}/{phase}/base", exposed, -base * 1e3)
         time_rows.append((stage, window, phase, "base"))
         if any(index != column and value for index, value in memory.items()):
             row(f"time {stage}/{window}/{phase}/{rates.memory_id}", memory, -own / rates.memory_bytes_per_s * 1e3)
             time_rows.append((stage, window, phase, rates.memory_id))
-        for rid in resource_rates:
+        for rid in dict.fromkeys(rid for tier in lower for rid in carried[tier.id]):
             if rid in loads:
                 row(f"time {stage}/{window}/{phase}/{rid}", {**loads[rid], column: -1.0}, 0.0)
                 time_rows.append((stage, window, phase, rid))
@@ -250,9 +253,8 @@ def build_tier_problem(
     if period_s is not None:
         row("period", {first_phase + number: 1.0 for number in range(len(phases))}, period_s * 1e3)
     matrix = np.zeros((len(rows), len(columns)))
-    for number, filled in enumerate(data):
-        for index, value in filled.items():
-            matrix[number, index] = value
+    filled = np.repeat(np.arange(len(rows)), [len(entries) for entries in data])
+    matrix[filled, [index for entries in data for index in entries]] = [v for entries in data for v in entries.values()]
     cost = np.zeros(len(columns))
     for number, phase in enumerate(phases):
         cost[first_phase + number] = weights[phase]
@@ -344,13 +346,15 @@ def dual_bound(problem: TierProblem, point: Vertex) -> float:
 def elastic(problem: TierProblem) -> TierProblem:
     """The problem whose capacity and period limits may all give way by one amount (GB, ms) that is minimised.
 
-    Its optimum is zero if and only if the problem has a placement.
+    Its optimum is zero if and only if the problem has a placement; an item that may lie nowhere makes it one.
     """
     program = problem.program
     column = np.zeros((len(program.rows), 1))
     for number, name in enumerate(program.rows):
         if name.startswith("capacity ") or name == "period":
             column[number, 0] = -1.0
+        elif program.equal[number] and not program.matrix[number].any():
+            column[number, 0] = 1.0
     cost = np.zeros(len(program.columns) + 1)
     cost[-1] = 1.0
     relaxed = LinearProgram(

@@ -17,6 +17,7 @@ from planner.errors import InputError
 from planner.plans.assemble import assemble
 from planner.plans.bounds import DUAL_TOLERANCE
 from planner.plans.inputs import Context, Inputs, at_variant, build_context
+from planner.plans.intervals import within_high
 from planner.plans.numbers import GAP_DECIMALS
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate
 from planner.plans.pareto import GAP, LIMITS, front_violations
@@ -48,6 +49,8 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"certificate\..*", "certificate"),
     (r"bottlenecks\..*", "bottlenecks: parts of the slowest stage's time, summing to one"),
     (r"shadow_prices\..*", "shadow price: dual of the placement, or part of the time over the rate"),
+    (r"resilience\..*", "resilience: instances lost, started again, and requests/s of those that run"),
+    (r"worst_case.*", "worst case: every figure of profile and runtime at its slow end"),
     (r"explanation\.least_tpot.*", "least TPOT: the stated configuration reaches it"),
     (r"explanation\..*", "explanation: computed from the plan's numbers"),
     (r"pareto\.points\.\d+\.tpot_limit_ms", LIMITS),
@@ -119,8 +122,9 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
     violations = _compare(expected, plan.to_data())
     violations += _limit_violations(context, operations[0])
     violations += _bound_violations(plan)
+    violations += _high_violations(inputs, plan)
     if least:
-        violations += _least_violations(contexts[least.variant], operations[1], plan)
+        violations += _least_violations(contexts[least.variant], operations[1], operations[0].tpot_s, plan)
     if (front is None) != (inputs.options.pareto is None):
         violations.append(Violation("pareto", equation_of("pareto.points"), inputs.options.pareto, plan.pareto is not None))
     if front:
@@ -200,20 +204,27 @@ def _bound_violations(plan: Plan) -> list[Violation]:
     return [Violation("certificate.bound", equation_of("certificate.bound"), certificate.objective, certificate.bound)]
 
 
-def _least_violations(context: Context, operation: Operation, plan: Plan) -> list[Violation]:
+def _high_violations(inputs: Inputs, plan: Plan) -> list[Violation]:
+    """The 90th percentile of what is predicted is within the limits on it."""
+    limits = ((name, getattr(inputs.options, f"high_{name}_s"), getattr(plan.prediction, f"{name}_ms")) for name in ("ttft", "tpot"))
+    return [
+        Violation(f"prediction.{name}_ms.high", f"limit: {name.upper()} at the 90th percentile (ms)", limit * 1e3, value.high)
+        for name, limit, value in limits
+        if limit is not None and not within_high(value.high, limit)
+    ]
+
+
+def _least_violations(context: Context, operation: Operation, tpot_s: float, plan: Plan) -> list[Violation]:
     found = []
     for check in checks(context, operation):
         if not check.holds and check.name != "service level TPOT":
             found.append(Violation("explanation.least_tpot", f"limit: {check.name}", check.limit, check.value))
-    if (
-        plan.prediction.tpot_ms.expected
-        < operation.tpot_s * 1e3 * (1.0 - 1e-6) - plan.certificate.gap_allowed * operation.tpot_s * 1e3
-    ):
+    if tpot_s < operation.tpot_s * (1.0 - 1e-6 - plan.certificate.gap_allowed):
         found.append(
             Violation(
                 "explanation.least_tpot.tpot_ms",
                 "least TPOT: not above the plan's own",
-                plan.prediction.tpot_ms.expected,
+                tpot_s * 1e3,
                 operation.tpot_s * 1e3,
             )
         )

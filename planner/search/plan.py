@@ -14,6 +14,7 @@ from planner.plans.schema import Plan
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
 from planner.search.find import Found, search_all
+from planner.search.high import within_limits
 from planner.search.maps import Maps, settled, with_maps
 from planner.search.pareto import seek_front
 from planner.search.sizing import fastest, sized, tables_of
@@ -28,6 +29,13 @@ def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = 
     """
     hooks = reporter or Reporter()
     until = stop or Stop()
+    if inputs.options.within_high:
+        return within_limits(inputs, lambda tightened: _solve(tightened, hooks, until))
+    return _solve(inputs, hooks, until)
+
+
+def _solve(inputs: Inputs, hooks: Reporter, until: Stop) -> Plan:
+    """The best plan within the workload's limits on expected values."""
     options, workload = inputs.options, inputs.workload
     inputs, every, first = sized(inputs, hooks, until)
     hooks.started(sum(p.shape_count for tables in every for p in tables.space.pools.values()))

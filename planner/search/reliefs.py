@@ -11,7 +11,7 @@ from typing import Any
 
 from planner.errors import InputError
 from planner.plans.constraints import RANGE_AXES, WORDS, Constraint
-from planner.plans.inputs import WEIGHT_FORMATS, Inputs, PoolContext, Variant, build_context
+from planner.plans.inputs import WEIGHT_FORMATS, Inputs, PoolContext, build_context
 from planner.plans.space import Space, declare_space
 from planner.search.limits import Limit
 from planner.search.overflow import held_in, least_held
@@ -267,10 +267,8 @@ def axis_values(name: str, pool: str | None, inputs: Inputs, space: Space) -> li
     options = inputs.options
     if name == "serving":
         return ["aggregated", "disaggregated"]
-    if name == "kv_dtype":
-        return list(options.kv_dtype)
-    if name == "mtp":
-        return sorted(options.mtp)
+    if name in ("kv_dtype", "mtp"):
+        return sorted(getattr(options, name))
     if name == "prefill_tokens_per_rank":
         return sorted({chunk for p in spaces for chunk in p.chunks})
     if name == "devices":
@@ -288,7 +286,7 @@ def _other_places(constraint: Constraint, inputs: Inputs) -> Iterator[tuple[str,
         for place in places if len(places) > 1 else ():
             yield f"{item}@{','.join(p for p in places if p != place)}", place
         return
-    for pool in build_context(inputs, Variant(inputs.options.kv_dtype[0], inputs.options.mtp[0])).pools.values():
+    for pool in build_context(inputs).pools.values():
         for memory in (pool.rates.memory_id, *(t.id for t in pool.rates.tiers if t.id in pool.tiers)):
             if memory not in places:
                 yield f"{item}@{','.join((*places, memory))}", memory

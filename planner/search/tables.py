@@ -18,7 +18,7 @@ from planner.plans.candidates import (
 from planner.plans.decode_times import decode_times
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
-from planner.plans.operate import PoolDecision, Prefilled, pool_problem
+from planner.plans.operate import Passes, PoolDecision, pool_problem
 from planner.plans.space import Space
 from planner.plans.tiers import evaluate_shares
 from planner.search.tier_lp import prove_empty, solve_tiers
@@ -66,7 +66,7 @@ class Tables:
     prefill: list[PrefillRows] = field(default_factory=list)
     decode: list[DecodeGroup] = field(default_factory=list)
     placements: dict[tuple[PoolDecision, int], Placed] = field(default_factory=dict)
-    prefilled: dict[str, Prefilled] = field(default_factory=dict)
+    passes: dict[str, Passes] = field(default_factory=dict)
 
     def place(self, pool: PoolContext, decision: PoolDecision, tpot_s: float = float("inf"), weigh: int | None = None) -> Placed:
         """The optimal placement of a configuration, solved once; of an aggregated one within the period the TTFT limit allows
@@ -75,7 +75,7 @@ class Tables:
         key = (wanted, weigh or decision.batch)
         if key not in self.placements:
             problem, passes = pool_problem(
-                pool, replace(wanted, basis="needed"), weigh, self.prefilled.setdefault(wanted.phase, {})
+                pool, replace(wanted, basis="needed"), weigh, self.passes.setdefault(wanted.phase, {})
             )
             resident = {phase: float(times.slowest_stage()[0]) * pool.rates.residual for phase, times in passes.items()}
             solution = solve_tiers(problem)

@@ -44,33 +44,26 @@ def prove_empty(problem: TierProblem) -> TierSolution:
 
 
 def _solve(problem: TierProblem) -> TierSolution | None:
-    from ortools.linear_solver import pywraplp
+    from ortools.linear_solver import linear_solver_pb2, pywraplp
 
     program = problem.program
+    model = linear_solver_pb2.MPModelProto()
+    for cost in program.cost.tolist():
+        model.variable.add(lower_bound=0.0, upper_bound=np.inf, objective_coefficient=cost)
+    for bound, equal, row in zip(program.limit.tolist(), program.equal.tolist(), program.matrix, strict=True):
+        filled = np.flatnonzero(row)
+        lower = bound if equal else -np.inf
+        model.constraint.add(lower_bound=lower, upper_bound=bound, var_index=filled.tolist(), coefficient=row[filled].tolist())
     solver = pywraplp.Solver.CreateSolver("GLOP")
     solver.SetSolverSpecificParametersAsString(GLOP_PARAMETERS)
-    infinity = solver.infinity()
-    variables = [solver.NumVar(0.0, infinity, "") for _ in program.columns]
-    constraints = []
-    for number in range(len(program.rows)):
-        bound = float(program.limit[number])
-        constraint = solver.Constraint(bound if program.equal[number] else -infinity, bound)
-        for index in np.flatnonzero(program.matrix[number]):
-            constraint.SetCoefficient(variables[index], float(program.matrix[number, index]))
-        constraints.append(constraint)
-    objective = solver.Objective()
-    for index in np.flatnonzero(program.cost):
-        objective.SetCoefficient(variables[index], float(program.cost[index]))
-    objective.SetMinimization()
+    solver.LoadModelFromProto(model)
     status = solver.Solve()
     if status == pywraplp.Solver.INFEASIBLE:
         return None
     if status != pywraplp.Solver.OPTIMAL:
         raise PlannerError(f"the placement solver stopped with status {status}")
     basic = pywraplp.Solver.BASIC
-    basis = np.array(
-        [v.basis_status() == basic for v in variables] + [c.basis_status() == basic for c in constraints], dtype=bool
-    )
+    basis = np.array([part.basis_status() == basic for part in (*solver.variables(), *solver.constraints())], dtype=bool)
     point = vertex(program, basis)
     if point.infeasibility > FEASIBILITY:
         raise PlannerError(f"the placement solver's vertex violates a bound by {point.infeasibility:.3g}")

@@ -103,7 +103,7 @@ class Trials:
         tables.prefill = [replace(group, pool=context.pool("prefill")) for group in known.prefill]
         tables.decode = [_at(group, context.pool("decode")) for group in known.decode]
         shared = self._shared.setdefault(self._memories(context), tables)
-        tables.placements, tables.prefilled = shared.placements, shared.prefilled
+        tables.placements, tables.passes = shared.placements, shared.passes
         return tables
 
     def _memories(self, context: Context) -> tuple[Any, ...]:
