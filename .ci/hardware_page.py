@@ -9,6 +9,7 @@ from html import escape
 
 from planner.hardware import (
     DeviceProfile,
+    HardwareSummary,
     InterconnectPart,
     MemoryPart,
     Site,
@@ -19,9 +20,13 @@ from planner.hardware import (
     load_part,
     load_site,
 )
-from planner.quantities import Figure
+from planner.quantities import Figure, plain
 
 REPOSITORY = re.compile(r"(?<![\w/.])([A-Za-z0-9-]+/[A-Za-z0-9_.-]+)@([0-9a-f]{7})((?: [\w./-]+/[\w./-]+)?)")
+OWNERS = "ai-dynamo|deepseek-ai|FlagOpen|jax-ml|JiusiServe|mlcommons|NVIDIA|pricify-ai|scale-snu|SemiAnalysisAI|sgl-project"
+OWNERS += "|stas00|vllm-project|wangzy0327|ying-wen"
+NAMED = re.compile(rf"(?<![\w/.>\[-])((?:{OWNERS})/[\w-]+(?:\.[\w-]+)*)(?![\w@])")
+"""A repository on GitHub that a source names without a commit."""
 ADDRESS = re.compile(r"https?://[^\s;()]+[^\s;().,:]")
 MARKDOWN = re.compile(r"[\\|\[\]]")
 """Characters that end a cell or begin a link in Markdown."""
@@ -76,18 +81,25 @@ class Page:
             if self.html:
                 text = ADDRESS.sub(lambda m: f'<a href="{m[0]}">{m[0]}</a>', text)
                 text = REPOSITORY.sub(lambda m: f'<a href="{github(m)}">{m[0]}</a>', text)
+                text = NAMED.sub(lambda m: f'<a href="https://github.com/{m[1]}">{m[1]}</a>', text)
                 items.append(f'<li id="s{number}">{text}</li>')
             else:
                 text = ADDRESS.sub(lambda m: f"<{m[0]}>", text)
                 text = REPOSITORY.sub(lambda m: f"[{m[0]}]({github(m)})", text)
+                text = NAMED.sub(lambda m: f"[{m[1]}](https://github.com/{m[1]})", text)
                 items.append(f'{number}. <a id="s{number}"></a>{text}')
         listed = "\n".join(items)
         return f"<h2>Sources</h2>\n<ol>\n{listed}\n</ol>\n" if self.html else f"## Sources\n\n{listed}\n"
 
 
+def own(*kinds: str) -> list[HardwareSummary]:
+    """The profiles of the built-in catalogue, those of installed packs left out."""
+    return list_hardware(kinds=kinds, packs=False)
+
+
 def short(value: float) -> str:
-    """Four digits, or whole thousands."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    """Four digits, or whole thousands, without an exponent."""
+    return plain(value)
 
 
 def github(found: re.Match[str]) -> str:
@@ -262,8 +274,8 @@ STYLE = (
 def main() -> None:
     """Write the page to standard output."""
     page = Page(html=sys.argv[1:] == ["html"])
-    devices = [device_row(page, load_device(row.id)) for row in list_hardware(kinds=("device",))]
-    systems = [load_hardware(row.id).system for row in list_hardware()]
+    devices = [device_row(page, load_device(row.id)) for row in own("device")]
+    systems = [load_hardware(row.id).system for row in own("node", "rack")]
     system_rows = [system_row(page, system) for system in systems]
     peaks = [f"{dtype}, T(FL)OP/s" for dtype in DTYPES]
     columns = ["id", "name", "vendor", "origin", "status", *peaks, "memory", "usable, GB", "read, GB/s", "share of it reached"]
@@ -277,7 +289,7 @@ def main() -> None:
     left_out = [[page.text(name), page.text(reason)] for name, reason in LEFT_OUT]
     parts.append(page.table("Left out", ["what", "why"], left_out))
     for title, kind, load, row_of, heads in PARTS:
-        parts.append(page.table(title, heads, [row_of(page, load(row.id)) for row in list_hardware(kinds=(kind,))]))
+        parts.append(page.table(title, heads, [row_of(page, load(row.id)) for row in own(kind)]))
     parts.append(page.source_list())
     body = "\n".join(parts)
     if page.html:

@@ -54,7 +54,7 @@ def resolve(
     slo_on: Literal["expected", "high"] = "expected",
     **options: Any,
 ) -> Inputs:
-    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; ``settings`` and ``slo_on`` as in ``plan``."""
+    """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; the rest as in ``plan``."""
     from planner.architecture import load_model
     from planner.hardware import apply_settings, load_site, with_estimates
     from planner.plans.inputs import Inputs, Options
@@ -118,6 +118,7 @@ def plan(
     allow_announced: bool = False,
     settings: Sequence[str] = (),
     slo_on: Literal["expected", "high"] = "expected",
+    previous: Plan | None = None,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -129,12 +130,15 @@ def plan(
     ``site`` gives the prices its electricity, PUE and planning life: ``"cn-west-hub"`` or a loaded ``Site``.
     ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
     ``slo_on="high"``: the workload's limits bind the 90th percentile of the prediction in place of its expected value.
+    ``previous``: the plan to take over from; the new one says what must move, and what else there was to choose from.
     ``stop`` ends the search early: the best plan so far is returned with ``certificate.stopped`` and an honest gap.
 
     Raises ``InputError`` (bad input), ``InfeasibleError`` (proved infeasible, with the conflict) or ``StoppedError``.
     """
-    from planner.search import solve
+    from planner.search import replan, solve, take_over
 
+    if options.get("max_move_bytes") is not None and previous is None:
+        raise InputError("limits what moves from one plan to another", where="--max-move-bytes", mend="add --from PLAN")
     inputs = resolve(
         model,
         hardware,
@@ -147,6 +151,8 @@ def plan(
         slo_on=slo_on,
         **options,
     )
+    if previous is not None:
+        return replan(take_over(inputs, previous), reporter, stop)
     return solve(inputs, reporter, stop)
 
 

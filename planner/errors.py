@@ -52,10 +52,12 @@ class StoppedError(PlannerError):
 
 
 def nearest(name: str, known: list[str], count: int = 3) -> str:
-    """``'; did you mean a, b?'`` for the closest known names, or the first known ones."""
+    """``'; did you mean a, b?'`` for the known names that begin with it, contain it or are closest, or the first known ones."""
     import difflib
 
-    close = difflib.get_close_matches(name.lower(), known, n=count, cutoff=0.5)
+    part = name.lower()
+    holding = sorted((n for n in known if part in n.lower()), key=lambda n: (n.lower().find(part), len(n), n)) if len(part) > 2 else []
+    close = list(dict.fromkeys([*holding, *difflib.get_close_matches(part, known, n=count, cutoff=0.5)]))[:count]
     if close:
         return "did you mean " + ", ".join(close) + "?"
     return "known: " + ", ".join(sorted(known)[:8]) + (", …" if len(known) > 8 else "")

@@ -120,6 +120,34 @@ def format_quantity(value: float, dimension: Dimension) -> str:
     return f"{value!r} {unit}".strip()
 
 
+_READABLE: dict[str, tuple[tuple[float, str], ...]] = {
+    "bytes": ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    "bytes_per_s": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
+    "flop_per_s": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1.0, "FLOP/s")),
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
+    "w": ((1e6, "MW"), (1e3, "kW"), (1.0, "W")),
+    "usd": ((1e6, "MUSD"), (1e3, "kUSD"), (1.0, "USD")),
+    "per_s": ((1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")),
+    "j_per_bit": ((1e-12, "pJ/bit"),),
+}
+
+
+def readable(value: float, dimension: Dimension, *ends: float) -> str:
+    """``"3.35 TB/s"``, with ``ends`` (low and high) ``"3.35 TB/s (3.2 to 3.4)"``: for people, in the unit that fits the value."""
+    scales = _READABLE.get(dimension, ((1.0, _BASE_UNIT[dimension]),))
+    scale, unit = next((pair for pair in scales if abs(value) >= pair[0] * (1 - 1e-12)), scales[-1] if value else scales[0])
+    span = f" ({' to '.join(plain(end / scale) for end in ends)})" if ends and min(ends) < max(ends) else ""
+    return f"{plain(value / scale)} {unit}".rstrip() + span
+
+
+def plain(value: float) -> str:
+    """Four digits, or whole thousands; no exponent from a ten-millionth up."""
+    if abs(value) >= 999.95:
+        return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.4g}"
+    text = f"{value:.4g}"
+    return text if "e" not in text or abs(value) < 1e-7 else f"{value:.10f}".rstrip("0")
+
+
 def _example(dimension: str) -> str:
     return {"bytes": "GB", "bytes_per_s": "TB/s", "flop_per_s": "TFLOP/s", "s": "ms", "w": "W", "usd": "USD"}.get(
         dimension, _BASE_UNIT[dimension]
@@ -234,6 +262,11 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
                 raise ValueError(f"{key}: must be {'above' if exclusive else 'at least'} {minimum:g}")
             if data[key] < plausible:
                 raise ValueError(f"{key}: {format_quantity(data[key], dimension)} is too little; check the unit")
+        value, low, high = (data.get(key) for key in ("value", "low", "high"))
+        if isinstance(value, float) and isinstance(low, float) and low > value:
+            raise ValueError(f"low {raw['low']} is above value {raw.get('value', raw.get('default'))}")
+        if isinstance(value, float) and isinstance(high, float) and high < value:
+            raise ValueError(f"high {raw['high']} is below value {raw.get('value', raw.get('default'))}")
         return data
 
     return Annotated[Figure, BeforeValidator(convert)]

@@ -564,3 +564,37 @@ def test_the_number_of_cores_changes_nothing(run: Run) -> None:
     core = min(os.sched_getaffinity(0))
     child = process(*("plan", *NODE, "--format", "json"), preexec_fn=lambda: os.sched_setaffinity(0, {core}))
     assert finished(child).out == run("plan", *NODE, "--format", "json").out
+
+
+# --- demand and caution ------------------------------------------------------------------------------------------------
+
+
+def test_infeasible_demand_exits_3(run: Run) -> None:
+    done = run("plan", "llama-3.1-70b", "h100-node", "--rate", "100000/s", "--quiet", "--format", "json")
+    assert done.code == 3
+    assert "demand" in [member["member"] for member in done.data["conflict"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (["--rate", "0/s"], "rate"),
+        (["--rate", "fast"], "--rate"),
+        (["--rate", "nan"], "--rate"),
+        (["--rate", "1e99/s"], "--rate"),
+        (["--tokens-per-day", "0"], "--tokens-per-day"),
+        (["--tokens-per-day", "inf"], "--tokens-per-day"),
+        (["--rate", "5/s", "--tokens-per-day", "1e9"], "rate and tokens_per_day"),
+        (["--spare", "x"], "--spare"),
+        (["--spare", "-1"], "--spare"),
+        (["--spare", "1:rack"], "--spare"),
+        (["--spare", "99999"], "--spare"),
+        (["--robust", "workloads"], "--robust"),
+        (["--slo-on", "p95"], "--slo-on"),
+        (["--ttft", "2s@p95"], "percentiles"),
+        (["--slo-on", "high", "--robust", "intervals"], "robust"),
+        (["--slo-on", "high", "--pareto", "3"], "front"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, line: list[str], word: str) -> None:
+    refused(run("plan", "llama-3.1-8b", "h100-node", *line), word)

@@ -164,7 +164,7 @@ def problems(draw: st.DrawFn) -> Inputs:
     return problem(pins=pins, bans=bans, **{name: draw(LIMITS[name]) for name in chosen})
 
 
-@settings(max_examples=120)
+@settings(max_examples=70)
 @given(problems())
 def test_the_set_is_irreducible_and_reliefs_work(inputs: Inputs) -> None:
     every = tables_of(inputs)

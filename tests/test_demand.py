@@ -1,14 +1,12 @@
-"""Demand: small instances against brute force, sizing against explicit counts, formulas by hand, laws, conflicts and bad input."""
+"""Demand: brute force on small instances, sizing against explicit counts, formulas by hand, laws, conflicts, bad input."""
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from typing import Any
 
 import pytest
 import small
-from test_cli import Run, refused, run
 from test_search import MODELS, OBJECTIVES, compare
 
 from planner.api import resolve
@@ -23,7 +21,9 @@ from planner.search import solve
 SPLIT = {"aggregated": False}
 
 
-def demanding(model: str = "llama", memory: float = 60e6, count: int = 1, devices: int = 2, unit: int = 1, **options: Any) -> Inputs:
+def demanding(
+    model: str = "llama", memory: float = 60e6, count: int = 1, devices: int = 2, unit: int = 1, **options: Any
+) -> Inputs:
     """Small hardware under a demand; ``load`` and ``software`` go to the instance."""
     load = options.pop("load", None) or small.workload()
     software = options.pop("software", None) or small.runtime(3, (64, 256))
@@ -40,8 +40,8 @@ def auto(model: str = "llama", memory: float = 60e6, count: int | None = None, *
 @cache
 def most(model: str, memory: float, **changes: Any) -> float:
     """Requests/s that two devices of this hardware serve at most."""
-    load = small.workload()
-    best = solve(small.instance(MODELS[model](), small.node(2, 1, memory), 1, load, small.runtime(3, (64, 256), **changes), objective="throughput"))
+    load, software = small.workload(), small.runtime(3, (64, 256), **changes)
+    best = solve(small.instance(MODELS[model](), small.node(2, 1, memory), 1, load, software, objective="throughput"))
     return 2 * best.certificate.objective / load.output_tokens.mean
 
 
@@ -91,7 +91,13 @@ def test_spare_as_brute_force(spare: int, aggregated: bool) -> None:
 )
 def test_caps_with_a_demand_as_brute_force(options: dict[str, Any]) -> None:
     """Caps on money, power, devices and requests in flight hold beside a demand."""
-    compare(demanding("llama", 60e6, 2, rate=0.5 * most("llama", 60e6), software=small.runtime(2, (64,)), **options))
+    for ttft_s in (None, 0.002):
+        for aggregated in (True, False):
+            software = small.runtime(2, (64,), aggregated=aggregated)
+            rate, load = 0.5 * most("llama", 60e6), small.workload(ttft_s=ttft_s)
+            inputs = demanding("llama", 60e6, 2, rate=rate, load=load, software=software, **options)
+            # where nothing limits TTFT, bounds take requests in flight to wait for no time
+            compare(inputs, proved=lambda _, limited=ttft_s: limited is not None or "concurrency" not in options)
 
 
 # --- counting hardware ----------------------------------------------------------------------------------------------------
@@ -212,38 +218,12 @@ def test_a_demand_not_met_is_found() -> None:
     assert any(violation.path == "limits" and "demand" in violation.equation for violation in found)
 
 
-def test_infeasible_demand_exits_3(run: Run) -> None:
-    done = run("plan", "llama-3.1-70b", "h100-node", "--rate", "100000/s", "--quiet", "--format", "json")
-    assert done.code == 3
-    assert "demand" in [member["member"] for member in json.loads(done.out)["conflict"]]
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        (["--rate", "0/s"], "--rate"),
-        (["--rate", "fast"], "--rate"),
-        (["--rate", "nan"], "--rate"),
-        (["--rate", "1e99/s"], "--rate"),
-        (["--tokens-per-day", "0"], "--tokens-per-day"),
-        (["--tokens-per-day", "inf"], "--tokens-per-day"),
-        (["--rate", "5/s", "--tokens-per-day", "1e9"], "rate and tokens_per_day"),
-        (["--spare", "x"], "--spare"),
-        (["--spare", "-1"], "--spare"),
-        (["--spare", "1:rack"], "--spare"),
-        (["--spare", "99999"], "--spare"),
-        (["--robust", "workloads"], "--robust"),
-        (["--slo-on", "p95"], "--slo-on"),
-        (["--ttft", "2s@p95"], "percentiles"),
-        (["--slo-on", "high", "--robust", "intervals"], "robust"),
-        (["--slo-on", "high", "--pareto", "3"], "front"),
-    ],
-)
-def test_bad_input_is_one_line(run: Run, line: list[str], word: str) -> None:
-    refused(run("plan", "llama-3.1-8b", "h100-node", *line), word)
-
-
-def test_auto_needs_a_demand(run: Run) -> None:
+def test_auto_needs_a_demand() -> None:
     with pytest.raises(InputError, match="auto needs a demand"):
         solve(auto())
-    refused(run("plan", "llama-3.1-8b", "h100-node:auto"), "auto needs a demand")
+
+
+def test_more_than_the_hardware_serves_is_infeasible() -> None:
+    with pytest.raises(InfeasibleError) as caught:
+        solve(demanding("llama", 60e6, rate=5 * most("llama", 60e6)))
+    assert "demand" in [member["member"] for member in caught.value.conflict]

@@ -80,10 +80,17 @@ def test_the_blank_profile_says_what_is_missing_and_plans_when_filled(run: Run, 
         *("my-node.tier.host.usable", "my-node.tier.host.read", "my-node.link.pcie.bandwidth"),
         *("my-node.domain.node.bandwidth", "my-node.power"),
     ):
-        assert f"{missing} (fill in)" in err
+        assert re.search(rf"[ ]{re.escape(missing)}[,;]", err)
+    assert "not known: 8 figures: " in err and err.count("--set") == 1 and "…" not in err
     path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
     assert lint(path, today=date.today()) == []
     assert run("plan", "llama-3.1-8b", path, "--quiet")[0] == 0
+
+
+def test_what_is_searched_for_stands_only_where_something_is_to_be_filled_in() -> None:
+    lines = to_text(blank("my-node", TODAY)).splitlines()
+    found = [line for line in lines if "fill in" in line]
+    assert len(found) == 10 and all(' = { unknown = "fill in"' in line for line in found)
 
 
 def keys_of(*models: type[Any]) -> set[str]:

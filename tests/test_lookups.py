@@ -14,7 +14,7 @@ from planner.architecture.popularity import harmonic
 from planner.errors import InputError
 from planner.hardware import load_hardware
 from planner.performance.rates import resolve_rates
-from planner.plans.tiers import Item
+from planner.plans.window_items import Item
 from planner.runtimes import load_runtime
 
 

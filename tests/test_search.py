@@ -220,6 +220,22 @@ def test_two_kinds_of_hardware() -> None:
 
 
 @pytest.mark.parametrize(
+    "caps", [{"max_usd_per_hour": 26.0}, {"max_usd_per_hour": 40.0}, {"max_power_kw": 35.0}, {"max_power_kw": 15.0}]
+)
+def test_caps_hold_for_both_kinds_of_hardware_together(caps: dict[str, float]) -> None:
+    """What each kind may cost or draw alone is not what both may together."""
+    from planner.api import resolve
+    from planner.hardware import HardwareSelection
+
+    fast = small.node(1, 1, 60e6).model_copy(update={"id": "small-prefill"})
+    selections = {
+        "prefill": HardwareSelection(system=fast, count=3),
+        "decode": HardwareSelection(system=small.node(1, 1, 60e6), count=3),
+    }
+    compare(resolve(MODELS["llama"](), selections, workload=small.workload(), runtime=small.runtime(2, (64,)), **caps))
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"max_usd_per_hour": 12.0},

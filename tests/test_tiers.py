@@ -45,7 +45,7 @@ def paper(memory_gb: float, period_s: float | None = None, routed: bool = False)
     pieces = ModelPieces("paper", 1, LAYERS, (Window("layers", 0, LAYERS, (block,)),), (), 1, 1, (), (), "bf16")
     part = BlockTimes(
         "b", "mlp", one(0), one(0), one((read + GB / 4) / 1e12), one(0), one(0 if routed else read), one(read if routed else 0),
-        one(2 if routed else 0), one(0), one(GB / 4), one(0),
+        one(2 if routed else 0), one(0), one(GB / 4), one(0), routed_parts=(one(1),),
     )  # fmt: skip
     passes = {"decode": PassTimes([[part]], [[float(LAYERS)]], one(0.001), one(0))}
     base: Rates = resolve_rates(small.node(1), small.runtime())

@@ -24,17 +24,17 @@ reader = importlib.import_module("planner.plans.verify")
 
 @cache
 def text_of(name: str) -> str:
-    """The JSON of a real plan: on 768 dies, with experts in host memory, with prefill and decode apart."""
+    """The JSON of a real plan: on 768 dies, with experts in host memory, with prefill and decode apart, for the worst case."""
     model, hardware = {"cloudmatrix": ("deepseek-v3", "cloudmatrix384"), "host-memory": ("deepseek-v3", "h800-node")}.get(
         name, ("llama-3.1-70b", "h100-node")
     )
     load = load_workload("interactive")
     if name == "host-memory":
         load = load.model_copy(update={"tpot_s": 1.0})
-    return make_plan(model, hardware, workload=load).to_json()
+    return make_plan(model, hardware, workload=load, robust="intervals" if name == "worst-case" else None).to_json()
 
 
-PLANS = ("cloudmatrix", "host-memory", "disaggregated")
+PLANS = ("cloudmatrix", "host-memory", "disaggregated", "worst-case")
 each_plan = pytest.mark.parametrize("name", PLANS)
 
 
@@ -93,8 +93,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "assemble",
         remember(
             reader.assemble,
-            lambda context, decision, proof, least, front: (
-                (decision, proof.bound, tuple(proof.nodes.items()), proof.stopped, least, repr(front))
+            lambda context, decision, proof, least, front, *rest: (
+                (decision, proof.bound, tuple(proof.nodes.items()), proof.stopped, least, repr(front), repr(rest))
             ),
         ),
     )

@@ -30,10 +30,13 @@ format_option = click.option(
 def profile_folders(given: tuple[Path, ...]) -> tuple[Path, ...]:
     """The folders that are searched before the catalogue: those given, then those of ``PLANNER_PROFILES`` (split as the
     platform splits PATH), then ``profiles`` in planner's configuration folder if there is one."""
-    named = [Path(name) for name in os.environ.get(PROFILES_VARIABLE, "").split(os.pathsep) if name]
-    for folder in named:
-        if not folder.is_dir():
-            raise InputError("is not a folder", where=f"{PROFILES_VARIABLE}: {folder}", mend="correct the variable")
+    named = []
+    for folder in (Path(name) for name in os.environ.get(PROFILES_VARIABLE, "").split(os.pathsep) if name):
+        if folder.is_dir():
+            named.append(folder)
+        else:
+            what = "is not a folder and is passed over; correct the variable"
+            click.echo(f"planner: {PROFILES_VARIABLE}: {folder}: {what}", err=True)
     own = Path(click.get_app_dir("planner")) / "profiles"
     return (*given, *named, *([own] if own.is_dir() else []))
 
@@ -91,7 +94,9 @@ TOKENS = Quantity("tokens", None, "tokens", 1, 16_777_216)
 
 
 UNBOUNDED = 10_000
-"""Columns of an output that nobody looks at in a terminal."""
+"""Columns of a list that nobody looks at in a terminal: programs that read it want whole lines."""
+CAPTURED = 100
+"""Columns of everything else that nobody looks at in a terminal."""
 
 
 def echo_json(value: Any) -> None:
@@ -101,7 +106,7 @@ def echo_json(value: Any) -> None:
     click.echo(to_json(canonical(value)), nl=False)
 
 
-def terminal_width(otherwise: int) -> int:
+def terminal_width(otherwise: int = CAPTURED) -> int:
     """Columns of the terminal, or what ``COLUMNS`` says; ``otherwise`` where there is neither."""
     asked = os.environ.get("COLUMNS", "")
     if re.fullmatch(r"[1-9][0-9]{0,4}", asked):
@@ -110,12 +115,10 @@ def terminal_width(otherwise: int) -> int:
 
 
 def print_table(table: Table, width: int | None = None) -> None:
-    """A table on stdout: as wide as the terminal, 100 columns where there is none, or ``width``."""
+    """A table on stdout, as wide as ``terminal_width`` says, or ``width``."""
     from rich.console import Console
 
-    if width is None and not sys.stdout.isatty():
-        width = 100
-    Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False).print(table)
+    Console(width=width or terminal_width(), highlight=False, soft_wrap=False, markup=False, emoji=False).print(table)
 
 
 def new_table(title: str, *columns: str) -> Table:

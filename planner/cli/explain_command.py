@@ -40,6 +40,8 @@ def command(plan: str, form: str) -> None:
 
 def _render(plan: Plan) -> tuple[list[str], list[Table]]:
     """Lines and tables, whole before anything is printed."""
+    from planner.cli.hardware_notes import end_in_words
+
     text = []
     for heading, key in (
         ("What it is", "summary"),
@@ -71,6 +73,6 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
             )
     estimates = new_table("Weakest evidence", "figure", "grade", "low", "high")
     for figure in [r for r in plan.provenance["estimates"] if r["grade"] == plan.provenance["lowest_grade"]]:
-        ends = ("-" if figure[end] is None else f"{figure[end]:g}" for end in ("low", "high"))
+        ends = (end_in_words(str(figure["figure"]), figure[end]) for end in ("low", "high"))
         estimates.add_row(str(figure["figure"]), str(figure["grade"]), *ends)
     return text, [binds, placement, estimates]

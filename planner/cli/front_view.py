@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_front(front: Pareto) -> None:
-    """One line a point, fastest first, within 80 columns."""
+    """One line a point, fastest first."""
     against = "cost" if front.objective == "cost" else "throughput"
     state = "proved" if front.proved else f"not proved{f' (stopped: {front.stopped})' if front.stopped else ''}"
     table = new_table(
@@ -28,7 +28,7 @@ def print_front(front: Pareto) -> None:
             f"{point.gap:.3%}",
             _devices(point),
         )
-    print_table(table, 80)
+    print_table(table)
 
 
 def _devices(point: FrontPoint) -> str:

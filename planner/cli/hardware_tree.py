@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import BaseModel
 
+from planner.cli.hardware_notes import derivation
+from planner.cli.part_view import numbered
+from planner.hardware.given import estimated_capex
 from planner.hardware.schema import DIMENSIONS
 from planner.quantities import Dimension, Figure
 
@@ -143,10 +146,20 @@ def tree_of(profile: System | DeviceProfile, evidence: Evidence) -> Branch:
         contention = root.add("contention groups: what serves one device together carries no more than its widest member")
         for name, members in groups.items():
             contention.add(f"{name}: {', '.join(members)}")
-    root.add(f"power of the system {stated(system.power, 'w')}", evidence.mark(system.power))
+    _estimate(root.add(f"power of the system {stated(system.power, 'w')}", evidence.mark(system.power)), system.power)
     capex = f"price of the system {stated(system.capex, 'usd')}, {system.capex_basis} of {system.capex.as_of}"
-    root.add(capex, evidence.mark(system.capex))
+    price = root.add(capex, evidence.mark(system.capex))
+    _estimate(price, system.capex)
+    if not system.capex.known and (system.power.known or system.power.has_default):
+        taken = estimated_capex(system)
+        price.add(f"a plan takes {stated(taken, 'usd')}: {derivation(taken)}")
     return root
+
+
+def _estimate(branch: Branch, figure: Figure) -> None:
+    """Below an estimated figure, how it came about."""
+    if how := derivation(figure):
+        branch.add(f"an estimate: {how}")
 
 
 def _device(branch: Branch, device: Any, memory: Any, evidence: Evidence) -> None:
@@ -227,10 +240,7 @@ def print_tree(profile: System | DeviceProfile, width: int) -> None:
     root = tree_of(profile, evidence)
     lines = render(root, max(width, _LEAST_WIDTH), _draws_boxes())
     lines += ["", evidence.summary(), "", "sources"]
-    for (source, as_of), number in evidence.sources.items():
-        text = f"{f'{number}':>3}. {source} ({as_of})"
-        options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # addresses stay in one piece
-        lines += textwrap.wrap(text, max(width, _LEAST_WIDTH), subsequent_indent=" " * 5, **options)
+    lines += numbered({f"{source} ({as_of})": number for (source, as_of), number in evidence.sources.items()}, width)
     click.echo("\n".join(lines))
 
 

@@ -12,11 +12,13 @@ from planner.cli.common import (
     echo_json,
     fit_columns,
     format_option,
+    hint,
     new_table,
     print_table,
     profiles_option,
     terminal_width,
 )
+from planner.quantities import plain, readable
 
 KINDS = ("hardware", "models", "workloads", "runtimes", "prices", "exporters", "plugins")
 HARDWARE_KINDS = ("device", "node", "rack", "memory", "interconnect", "site")
@@ -32,7 +34,7 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
             {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in item.model_dump().items()
-                if value not in ("", ()) and not (key == "devices" and item.kind in HARDWARE_KINDS and item.kind not in MACHINES)
+                if value not in ("", (), None) and not (key == "devices" and item.kind in HARDWARE_KINDS and item.kind not in MACHINES)
             }
             for item in list_hardware(origin=origin, folders=folders, kinds=kinds or MACHINES)
         ]
@@ -97,6 +99,8 @@ HARDWARE_COLUMNS = {
     "origin": 8,
     "status": 9,
     "devices": 7,
+    "usable": 9,
+    "USD/GB": 12,
     "device": 12,
     "name": 16,
     "fault": 24,
@@ -106,6 +110,7 @@ HARDWARE_COLUMNS = {
 
 def _print_hardware(rows: list[dict[str, Any]]) -> None:
     """One line a profile, as wide as the terminal; nothing is cut where the output is no terminal."""
+    rows = [row | _memory(row) for row in rows]
     given = {name: least for name, least in HARDWARE_COLUMNS.items() if any(name in row for row in rows)}
     cells = [[str(row.get(name, "")) for name in given] for row in rows]
     width = terminal_width(UNBOUNDED)
@@ -116,6 +121,19 @@ def _print_hardware(rows: list[dict[str, Any]]) -> None:
     for row in cut:
         table.add_row(*row)
     print_table(table, width)
+    if len(names) < len(given):
+        out = ", ".join(list(given)[len(names) :])
+        click.echo(f"left out for want of width: {out}; COLUMNS=200 or --format json has them", err=True)
+
+
+def _memory(row: dict[str, Any]) -> dict[str, str]:
+    """Capacity and newest price of a memory part, as cells."""
+    cells = {}
+    if "usable_bytes" in row:
+        cells["usable"] = readable(row["usable_bytes"], "bytes")
+    if "usd_per_gb" in row:
+        cells["USD/GB"] = f"{plain(row['usd_per_gb'])} {row['price_basis']} {row['price_as_of'][:7]}"
+    return cells
 
 
 @click.command("list")
@@ -151,3 +169,5 @@ def command(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tup
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in columns))
     print_table(table)
+    if kind == "prices":
+        hint("planner list hardware --kind memory has the newest USD/GB of memories, planner show hardware NAME all of them")

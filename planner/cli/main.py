@@ -26,7 +26,7 @@ COMMANDS = {
 }
 
 
-LONGEST = 600
+LONGEST = 4000
 """Characters of a message about bad input, which may repeat what was given."""
 
 

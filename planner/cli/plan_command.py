@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 
 def _workload(
-    name: str, isl: float | None, osl: float | None, hit: float | None, ttft: float | None, tpot: float | None
+    name: str | Workload, isl: float | None, osl: float | None, hit: float | None, ttft: float | None, tpot: float | None
 ) -> Workload:
-    """The named workload with what the command line says instead."""
+    """The workload with what the command line says instead."""
     from pydantic import ValidationError
 
     from planner.documents import explain_validation
     from planner.workload import Lengths, Workload, load_workload
 
-    base = load_workload(name)
+    base = load_workload(name) if isinstance(name, str) else name
     data = base.model_dump()
     shape = {"input_tokens": isl, "output_tokens": osl, "prefix_hit": hit}
     limits = {"ttft_s": ttft, "tpot_s": tpot}
     if any(value is not None for value in shape.values()):
-        data["id"] = f"{base.id}-custom"
+        data["id"] = f"{base.id.removesuffix('-custom')}-custom"
         data["source"] = f"given on the command line, otherwise: {base.source}"
     try:
         for key, value in shape.items():
@@ -78,6 +78,21 @@ def _with_experts(workload: Workload, text: str | None) -> Workload:
     return workload.model_copy(update={"experts": use, "id": name, "source": source})
 
 
+def _with_tables(workload: Workload, text: str | None) -> Workload:
+    """The workload with another use of the rows of tables: ``uniform`` or ``zipf:EXPONENT``."""
+    from planner.architecture import Popularity
+
+    if text is None:
+        return workload
+    match = re.fullmatch(r"uniform|zipf:(\d{1,2}(?:\.\d{1,6})?)", text, re.ASCII)
+    if match is None or float(match[1] or 0.0) > 16.0:
+        raise InputError(f"cannot read {text[:64]!r}", where="--table-use", mend="write uniform or zipf:1.0")
+    use = Popularity(kind="zipf", exponent=float(match[1])) if match[1] else Popularity(kind="uniform")
+    source = f"use of tables given on the command line, otherwise: {workload.source}"
+    name = workload.id if workload.id.endswith("-custom") else f"{workload.id}-custom"
+    return workload.model_copy(update={"lookups": use, "id": name, "source": source})
+
+
 def _spare(text: str | None) -> dict[str, Any]:
     """``2`` or ``1:system`` as options."""
     if text is None:
@@ -89,8 +104,8 @@ def _spare(text: str | None) -> dict[str, Any]:
 
 
 @click.command("plan")
-@click.argument("model")
-@click.argument("hardware")
+@click.argument("model", required=False)
+@click.argument("hardware", required=False)
 @click.option("--devices", type=click.IntRange(1), help="Use at most this many devices.")
 @click.option("--workload", default="interactive", show_default=True, help="A workload of the catalogue or a TOML file.")
 @click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works).")
@@ -128,6 +143,7 @@ def _spare(text: str | None) -> dict[str, Any]:
 @click.option(
     "--experts", "expert_use", help="How tokens spread over experts: uniform, zipf:0.8, or a JSON or CSV file of loads."
 )
+@click.option("--table-use", help="How reads spread over the rows of lookup tables: uniform, or zipf:1.0.")
 @click.option(
     "--redundant-experts",
     default="0",
@@ -182,6 +198,14 @@ def _spare(text: str | None) -> dict[str, Any]:
     type=click.Choice(["intervals"]),
     help="Best plan in the worst case: every figure of profile and runtime at the slow end of its interval at once.",
 )
+@click.option(
+    "--from", "from_plan", metavar="PLAN", help="Take over from this plan: say what must move; what is not said anew stays."
+)
+@click.option(
+    "--max-move-bytes",
+    type=Quantity("bytes", "B", "SIZE", 0.0, 1e18),
+    help="With --from: the best alternative that moves no more (500GB).",
+)
 @click.option("--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
 @click.option("--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far.")
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
@@ -190,8 +214,8 @@ def _spare(text: str | None) -> dict[str, Any]:
 @click.option("--quiet", is_flag=True, help="No progress and no hints.")
 @format_option
 def command(
-    model: str,
-    hardware: str,
+    model: str | None,
+    hardware: str | None,
     workload: str,
     isl: float | None,
     osl: float | None,
@@ -217,7 +241,9 @@ def command(
     constraints_file: str | None,
     spare: str | None,
     expert_use: str | None,
+    table_use: str | None,
     redundant_experts: str,
+    from_plan: str | None,
     **options: Any,
 ) -> int:
     """Find the best deployment of MODEL on HARDWARE.
@@ -234,12 +260,21 @@ def command(
     import time
 
     from planner.api import parse_hardware, plan
+    from planner.cli.from_plan import kept, old_workload, stated, verified
     from planner.cli.front_view import print_front
+    from planner.cli.transition_view import print_transition
     from planner.documents import check_target, write_whole
     from planner.hardware import load_site
     from planner.plans.constraints import parse_constraints
+    from planner.plans.read import inputs_of
     from planner.search import Stop
 
+    given = stated(click.get_current_context())
+    if from_plan is None and (model is None or hardware is None):
+        raise click.UsageError(f"Missing argument '{'MODEL' if model is None else 'HARDWARE'}'.")
+    before = None if from_plan is None else verified(from_plan)
+    old = None if before is None or from_plan is None else inputs_of(before, from_plan)
+    load: str | Workload = workload if old is None or "workload" in given else old_workload(old)
     if output is not None:
         check_target(output, force=force)
     stop = Stop(None if time_limit is None else time.monotonic() + time_limit)
@@ -252,24 +287,24 @@ def command(
 
     signal.signal(signal.SIGINT, interrupt)
     try:
-        found = plan(
-            model,
-            parse_hardware(hardware, folders),
-            workload=_with_experts(_workload(workload, isl, osl, prefix_hit, ttft, tpot), expert_use),
-            runtime=runtime,
-            prices=price_basis,
-            site=None if site is None else load_site(site, folders=folders),
-            allow_announced=allow_announced,
-            reporter=_progress(quiet),
-            stop=stop,
-            tiers=None if tiers is None else tuple(part.strip() for part in tiers.split(",")),
-            constraints=parse_constraints(pins, bans, constraints_file),
+        call: dict[str, Any] = {
+            "model": model,
+            "hardware": None if hardware is None else parse_hardware(hardware, folders),
+            "workload": _with_tables(_with_experts(_workload(load, isl, osl, prefix_hit, ttft, tpot), expert_use), table_use),
+            "runtime": runtime,
+            "prices": price_basis,
+            "site": None if site is None else load_site(site, folders=folders),
+            "allow_announced": allow_announced,
+            "tiers": None if tiers is None else tuple(part.strip() for part in tiers.split(",")),
+            "constraints": parse_constraints(pins, bans, constraints_file),
             **_spare(spare),
-            redundant_experts=whole_numbers(redundant_experts, "--redundant-experts", 64),
-            kv_dtype=tuple(part.strip() for part in kv_dtype.split(",")),
-            mtp="auto" if mtp == "auto" else whole_numbers(mtp, "--mtp", 8),
+            "redundant_experts": whole_numbers(redundant_experts, "--redundant-experts", 64),
+            "kv_dtype": tuple(part.strip() for part in kv_dtype.split(",")),
+            "mtp": "auto" if mtp == "auto" else whole_numbers(mtp, "--mtp", 8),
             **options,
-        )
+        }
+        call |= kept(old, given) if old is not None else {}
+        found = plan(**call, previous=before, reporter=_progress(quiet), stop=stop)
     except InfeasibleError as error:
         _print_conflict(error, form)
         return error.exit_code
@@ -287,12 +322,14 @@ def command(
         print_plan(found)
         if found.pareto is not None:
             print_front(found.pareto)
+        if found.transition is not None:
+            print_transition(found.transition, found.certificate.unit)
         if certificate:
             _print_certificate(found)
     if not quiet:
         import shlex
 
-        again = shlex.join(["planner", *(sys.argv[1:] or ["plan", model, hardware])])
+        again = shlex.join(["planner", *(sys.argv[1:] or ["plan", str(model), str(hardware)])])
         hint(f"planner explain {output}" if output else f"{again} -o plan.json && planner explain plan.json")
     stopped = (found.certificate.stopped, found.pareto.stopped if found.pareto else None)
     return 130 if "interrupted" in stopped else 0
@@ -340,6 +377,8 @@ def say(text: str) -> None:
 
 def print_plan(plan: Plan) -> None:
     """The plan as tables and sentences for a person: verdict first, evidence last."""
+    from planner.cli.hardware_notes import assumed, estimates
+
     certificate, p = plan.certificate, plan.prediction
     cost = plan.cost.blended_interval
     say(
@@ -387,9 +426,8 @@ def print_plan(plan: Plan) -> None:
     )
     for item in plan.cost.capital:
         say(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
-    for row in plan.provenance["estimates"]:
-        if row["figure"].endswith((".system.capex", ".system.power")) and row["note"].startswith("estimate: "):
-            say(f"  {row['figure'].rpartition('.')[2]} is an {row['note']}")
+    for sentence in estimates(plan):
+        say(f"  {sentence}")
     d, site = plan.cost.defaults, plan.inputs["prices"].get("site")
     at_site = f" (electricity, PUE and life of site {site})" if site else ""
     say(
@@ -401,10 +439,15 @@ def print_plan(plan: Plan) -> None:
     if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
         lines += plan.explanation["below_device_memory"]
     lines += (
-        plan.explanation["conversions"] + plan.explanation["limits"] + plan.explanation["resilience"] + plan.explanation["worth"] + plan.explanation["defaults"]
+        plan.explanation["conversions"]
+        + plan.explanation["limits"]
+        + plan.explanation["resilience"]
+        + plan.explanation["worth"]
+        + plan.explanation["defaults"]
     )
     if plan.idle_devices:
         lines.append(f"idle devices, paid for: {plan.idle_devices}")
+    lines += assumed(plan)
     weak = len(plan.provenance["estimates"])
     lines.append(
         f"lowest grade of evidence: {plan.provenance['lowest_grade']} "

@@ -208,7 +208,7 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
     elif kind == "hardware":
         from planner.cli.hardware_tree import print_tree
 
-        print_tree(subject, terminal_width(80))
+        print_tree(subject, terminal_width())
         _say_file(name, data["kind"], folders)
     else:
         _print_pairs(f"{kind} {data['id']}", data)

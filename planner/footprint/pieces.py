@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from planner.architecture import FORMATS, Block, FlopTerm, Model, Span
+from planner.architecture import FORMATS, Block, FlopTerm, Model, Read, Span
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,30 @@ class RoutedItem:
 
 @dataclass(frozen=True)
 class LookupItem:
-    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it."""
+    """A table read by row; ``bytes`` for the whole table, 0 where another block holds it.
+
+    ``by_token``: the tokens of a pass alone say which rows it needs. ``rows``: of each of its sub-tables, which are read alike.
+    ``classes``: (share of the rows, share of the reads) by falling use; empty where all rows are read alike.
+    """
 
     bytes: int
     row_bytes: float
     rows_per_token: float
     tensor_axis: int
     label: str = "embedding table"
+    by_token: bool = False
+    rows: int = 1
+    classes: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def use(self) -> tuple[tuple[float, float], ...]:
+        """The classes of use, or the one that there is."""
+        return self.classes or ((1.0, 1.0),)
 
 
 @dataclass(frozen=True)
 class CacheItem:
-    """A per-sequence cache: what is held (nothing where another block owns it) and what a step reads of it.
+    """A per-sequence cache: what is held (nothing where the block ``owner`` holds it) and what a step reads of it.
 
     A step reads and writes ``fixed_read`` and ``fixed_written`` bytes of the fixed state. Pages are padded to ``page_align``
     bytes; those of a compressed cache have at least ``page_tokens`` tokens, whatever the runtime's pages are.
@@ -85,6 +98,17 @@ class CacheItem:
     fixed_written: float = 0.0
     page_align: int = 1
     page_tokens: int = 1
+    owner: str = ""
+
+    @cached_property
+    def whole_span(self) -> Span:
+        """What a pass would read if it chose no entries (sparse attention reads those that its indexer chose)."""
+        return self.read_span.model_copy(update={"cap": None}) if self.chosen else self.read_span
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a new token reads some of the entries only, chosen by what came before in the layer."""
+        return bool(self.read_span.cap) and self.read_span.cap != self.span.cap
 
 
 @dataclass(frozen=True)
@@ -153,12 +177,45 @@ class ModelPieces:
 
 
 def item_names(pieces: ModelPieces) -> list[str]:
-    """What a placement places: the kinds of item this model has."""
-    blocks = [block for window in (*pieces.windows, *pieces.draft) for block in window.blocks]
+    """What a placement places: the kinds of item this model has, and the parts of its caches."""
+    windows = (*pieces.windows, *pieces.draft)
+    blocks = [block for window in windows for block in window.blocks]
     names = ["weights"] + ["routed experts" for block in blocks if block.routed]
     names += [block.lookups[0].label for block in blocks if block.lookups]
     names += ["KV cache" for block in blocks if block.caches]
+    names += [name for window in windows for name in cache_parts(window)]
     return list(dict.fromkeys(names))
+
+
+def cache_parts(window: Window) -> dict[str, list[tuple[int, int]]]:
+    """``(block, cache)`` of the caches that a window holds, by item: what is read alike lies together.
+
+    One item is the ``KV cache``; several are ``KV cache: latent``, ``KV cache: index`` by the names of their caches.
+    """
+    alike: dict[object, list[tuple[int, int]]] = {}
+    for at, block in enumerate(window.blocks):
+        for number, cache in enumerate(block.caches):
+            if cache.held and (cache.entry_bytes or cache.fixed_bytes):
+                fixed = cache.fixed_bytes or 1
+                density = (cache.fixed_read / fixed, cache.fixed_written / fixed, bool(cache.entry_bytes), cache.tensor_axis)
+                key = (cache.span, cache.read_span, *density, _readers(window, block, cache))
+                alike.setdefault(key, []).append((at, number))
+    parts: dict[str, list[tuple[int, int]]] = {}
+    for members in alike.values():
+        names = dict.fromkeys(window.blocks[at].caches[number].name for at, number in members)
+        parts.setdefault("KV cache" if len(alike) == 1 else f"KV cache: {'+'.join(names)}", []).extend(members)
+    return parts
+
+
+def _readers(window: Window, owner: BlockPieces, cache: CacheItem) -> tuple[object, ...]:
+    """How other blocks of the window read a cache."""
+    return tuple(
+        (read.read_span, read.fixed_read)
+        for block in window.blocks
+        if block is not owner
+        for read in block.caches
+        if (read.owner, read.name) == (owner.id, cache.name)
+    )
 
 
 def cut(
@@ -191,7 +248,18 @@ def cut(
             if group.access == "lookup":
                 held = 0 if group.shares else size * group.count
                 label = "embedding table" if block.kind == "embedding" else f"{'Engram' if group.hashed else 'token'} table"
-                lookups.append(LookupItem(held, group.row_bytes(conversions), group.rows_per_token, group.tensor_axis, label))
+                rows = max((group.rows or 1) // (group.hashed.rows_per_token if group.hashed else 1), 1)
+                lookups.append(
+                    LookupItem(
+                        held,
+                        group.row_bytes(conversions),
+                        group.rows_per_token,
+                        group.tensor_axis,
+                        label,
+                        group.address == "token" and not block.draft,
+                        rows,
+                    )
+                )
                 continue
             kept, passed = parts.get(group.tensor_axis, (0, 0))
             kept += 0 if group.shares else size * group.count
@@ -202,7 +270,10 @@ def cut(
                 key = (FORMATS[conversions.get(tensor.format, tensor.format)].compute_dtype, group.tensor_axis)
                 gemms[key] = gemms.get(key, 0.0) + float(tensor.parameters * group.count)
         caches = []
-        for read in block.reads:
+        seen = {(read.block, read.cache) for read in block.reads}
+        unread = [(block.id, cache.name) for cache in block.caches if (block.id, cache.name) not in seen]
+        nothing = [Read(cache=name, block=id, span=Span(cap=0), fixed=0) for id, name in unread]
+        for read in (*block.reads, *nothing):
             owner, cache = owners[(read.block, read.cache)]
             layout = next((name for name in (*kv_layouts, *cache.layouts) if name in cache.layouts), "")
             if layout and layout not in chosen:
@@ -220,6 +291,7 @@ def cut(
                     cache.fixed_writes * cache.fixed_bytes if owner.id == block.id else 0.0,
                     cache.page_align.get(layout, 1),
                     cache.page_tokens if cache.span.ratio > 1 else 1,
+                    owner.id,
                 )
             )
         return BlockPieces(

@@ -6,7 +6,8 @@
     units = 8
 
 ``units`` counts those of ONE owner, as every figure of a tier does. Capacity, rates and IOPS are units times those of the
-part; ``channels`` caps the rates where several modules share a channel. Efficiency, latency and granule are the part's.
+part; ``channels`` caps the rates where several modules share a channel. Without it the rates of host memory are a guess
+at what the processor takes: grade C at most, down to two modules a channel. Efficiency, latency and granule are the part's.
 What the author writes beside it stands; what the profile extends had there gives way. The figures keep grade, date and
 source of the part, and nothing in the resolved system refers to it.
 """
@@ -142,9 +143,20 @@ def _brought(
             value = getattr(part, key)
         if isinstance(value, Figure):
             times = channels if key in _RATES else units if key in _SCALED else 1
-            yield key, scaled(value, times, f"{times} x {part.id}" if key in _SCALED else part.id)
+            figure = scaled(value, times, f"{times} x {part.id}" if key in _SCALED else part.id)
+            guess = rows == "tiers" and key in _RATES and units > 1 and "channels" not in row and row.get("role") == "host"
+            yield key, _guessed(figure) if guess else figure
         elif value is not None:
             yield key, value
+
+
+def _guessed(figure: Figure) -> Figure:
+    """Rates of modules whose processor's channels are not given."""
+    if not figure.known:
+        return figure
+    note = "the processor's channels are not given (channels, or the rate itself); low: two modules share one"
+    changes = {"low": figure.lowest / 2.0, "high": figure.highest, "grade": max(figure.grade, "C"), "note": note}
+    return figure.model_copy(update=changes)
 
 
 def scaled(figure: Figure, times: float, of: str = "") -> Figure:

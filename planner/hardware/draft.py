@@ -77,7 +77,7 @@ def blank(profile_id: str, today: date) -> Draft:
     return Draft(
         id=profile_id,
         as_of=today,
-        title=f"{profile_id}: a node and its device, to fill in",
+        title=f"{profile_id}: a node and its device",
         name="8 x my device",
         peaks={"bf16": gap},
         networks=(

@@ -1,15 +1,17 @@
 """Capital cost and power of a machine whose author gives none.
 
 Both rest on a catalogue system that holds the same device: the profile that this one extends, else the one of the nearest
-size. The estimate is that system's figure per device times the devices, plus what the parts of the composed memories add:
+size. The estimate is that system's figure per device times the devices (the share), plus what the parts of the composed
+memories add to it. The share has the memory that they replace in it, which must not count twice:
 
-    value = share + parts      low = low of the share      high = high of the share + high of the parts
+    value = share + parts - replaced      low = min(low of the share, value)      high = high of the share + high of the parts
 
-The share has some memory of its own in it, which is not known apart: the low end takes the parts to replace it at no
-extra cost, value and high take them to come on top. Without a profile to extend, low and high also span the share of
-every catalogue system that holds the device. Grade C; the note prints the sum. A part without a price or power on record
-is left out, and the note says so. Where no system holds the device the capital cost is marked as not known (planning
-then estimates it from power), and the power has to be written.
+``replaced`` is what that system had in the same place (the row of that id, else of that role), priced the same way: as the
+part that its own row names, else by its bytes as the new part where both are of one kind. Where it cannot be priced so, the
+part is taken to replace it at no extra cost; where that system had nothing there, all of the part comes on top. Without a
+profile to extend, low and high also span the share of every catalogue system that holds the device. Grade C; the note prints
+the sum. A part without a price or power on record is left out, and the note says so. Where no system holds the device the
+capital cost is marked as not known (planning then estimates it from power), and the power has to be written.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from planner.hardware.compose import Use, names_parts, scaled
-from planner.hardware.parts import fitting_price
+from planner.hardware.parts import MemoryPart, fitting_price
 from planner.hardware.schema import System
 from planner.quantities import Figure
 
@@ -32,10 +34,22 @@ _UNPRICED = {"unknown": "neither the profile nor a catalogue system with this de
 
 
 class _Sum(NamedTuple):
+    """``value`` is net of what is replaced, ``high`` and ``least`` are not: the parts on top of all, and the parts alone."""
+
     value: float
     high: float
+    least: float
     words: list[str]
     dates: list[date]
+
+
+class _Had(NamedTuple):
+    """What the system that is scaled from had in the place of a part: so many units of a part, or nothing (``part`` is the new
+    one and ``units`` 0), or something that cannot be priced (``part`` is ``None``)."""
+
+    part: MemoryPart | None
+    units: float
+    what: str
 
 
 def complete(data: dict[str, Any], path: Path, uses: Sequence[Use], source: ProfileSource) -> dict[str, Any]:
@@ -57,8 +71,9 @@ def complete(data: dict[str, Any], path: Path, uses: Sequence[Use], source: Prof
         counted = [use for use in uses if newer is None or use.row in newer]
         basis, on = str(result.get("capex_basis")), data.get("as_of")
         on = on if type(on) is date else date.max
-        parts = _prices(counted, basis, on) if key == "capex" else _powers(counted)
-        result[key] = _estimate(shares, key, int(data["devices"]), parts, newer is not None)
+        had = _had_by(shares[0], data, path, source)
+        parts = _prices(counted, had, basis, on) if key == "capex" else _powers(counted, had)
+        result[key] = _estimate(shares, key, int(data["devices"]), parts)
     return result
 
 
@@ -78,63 +93,114 @@ def _shares(data: dict[str, Any], path: Path, key: str, source: ProfileSource) -
     return sorted(found, key=lambda system: (abs(system.devices - devices), system.id)), None
 
 
-def _estimate(shares: list[System], key: str, devices: int, parts: _Sum, extends: bool) -> Figure:
+def _estimate(shares: list[System], key: str, devices: int, parts: _Sum) -> Figure:
     first = shares[0]
     figure: Figure = getattr(first, key)
     share = scaled(figure, devices / first.devices)
     if not figure.known:
-        added = {"value": share.value + parts.value, "low": share.lowest, "high": share.highest + parts.high}
-        return share.model_copy(update=added)
+        value = max(share.value + parts.value, parts.least)
+        return share.model_copy(update={"value": value, "low": min(share.lowest, value), "high": share.highest + parts.high})
     each = [scaled(getattr(system, key), devices / system.devices) for system in shares]
     low, high = min(e.lowest for e in each), max(e.highest for e in each) + parts.high
     unit = "USD" if key == "capex" else "W"
     others = f", and {len(shares) - 1} others for the interval" if len(shares) > 1 else ""
-    words = " + ".join([f"{devices} / {first.devices} of {first.id} ({share.value:,.0f} {unit}{others})", *parts.words])
+    words = " ".join([f"{devices} / {first.devices} of {first.id} ({share.value:,.0f} {unit}{others})", *parts.words])
+    value = max(share.value + parts.value, parts.least)
     newest = max([day for day in (figure.as_of, *parts.dates) if day is not None], default=None)
     return Figure(
-        value=share.value + parts.value,
-        low=min(low, share.value + parts.value),
-        high=high,
+        value=value,
+        low=min(low, value),
+        high=max(high, value),
         source=f"estimate from {first.id} and its parts: {figure.source}",
         as_of=newest,
         grade="D" if figure.grade == "D" else "C",
-        note=f"estimate: {words}" + ("" if not extends or not parts.words else "; low: the parts replace what that system had"),
+        note=f"estimate: {words}" + ("; high: nothing is replaced" if parts.words else ""),
     )
 
 
-def _prices(uses: Sequence[Use], capex_basis: str, on: date) -> _Sum:
+def _had_by(system: System, data: dict[str, Any], path: Path, source: ProfileSource) -> Callable[[Use], _Had]:
+    """What ``system`` had in the place of a part, for as many devices as the new one has."""
+    named = _named_parts(system.id, path, source)
+    scale = int(data["devices"]) / system.devices
+    roles = {str(row.get("id")): row.get("role") for row in data.get("tiers", ()) if isinstance(row, dict)}
+
+    def had(use: Use) -> _Had:
+        below = [tier for tier in system.tiers if tier.role != "device"]
+        tier = next((tier for tier in below if tier.id == use.row), None)
+        tier = tier or next((tier for tier in below if tier.role == roles.get(use.row)), None)
+        if tier is None:
+            return _Had(use.part, 0.0, "")
+        what = f"what {system.id} had as {tier.id}"
+        owners = scale * system.devices / tier.devices_sharing
+        if tier.id in named:
+            return _Had(named[tier.id][0], named[tier.id][1] * owners, what)
+        if tier.kind != use.part.tier or not (tier.usable.known and use.part.usable.known):
+            return _Had(None, 0.0, what)
+        return _Had(use.part, tier.usable.value * owners / use.part.usable.value, what)
+
+    return had
+
+
+def _named_parts(system: str, path: Path, source: ProfileSource) -> dict[str, tuple[MemoryPart, int]]:
+    """Part and units of each memory that the extended profile of that id is made of, by row."""
+    found: dict[str, tuple[MemoryPart, int]] = {}
+    for base in source.chain(path):
+        document = source.document(base)
+        if document.get("id") != system:
+            continue
+        for row in document.get("tier", ()):
+            if isinstance(row, dict) and "part" in row:
+                part = source.part(row["part"], base, "tier.part")
+                if isinstance(part, MemoryPart):
+                    found[str(row.get("id"))] = part, int(row.get("units", 1))
+    return found
+
+
+_Of = Callable[[MemoryPart], tuple[Figure, str] | None]
+
+
+def _prices(uses: Sequence[Use], had: Callable[[Use], _Had], capex_basis: str, on: date) -> _Sum:
     """USD of the parts: units x usable GB x the price of the basis nearest to the system's."""
 
-    def of(use: Use) -> tuple[Figure, str] | None:
-        price = fitting_price(use.part, capex_basis, on)
+    def of(part: MemoryPart) -> tuple[Figure, str] | None:
+        price = fitting_price(part, capex_basis, on)
         if price is None:
             return None
         figure = price.usd_per_gb
-        return scaled(figure, use.part.usable.value / 1e9), f"{price.basis} {figure.value:.3g} USD/GB of {figure.as_of}"
+        return scaled(figure, part.usable.value / 1e9), f"{price.basis} {figure.value:.3g} USD/GB of {figure.as_of}"
 
-    return _sum(uses, of, "USD", "price")
+    return _sum(uses, had, of, "USD", "price")
 
 
-def _powers(uses: Sequence[Use]) -> _Sum:
+def _powers(uses: Sequence[Use], had: Callable[[Use], _Had]) -> _Sum:
     """Watts of the parts: units x the power of one."""
 
-    def of(use: Use) -> tuple[Figure, str] | None:
-        power = use.part.power
+    def of(part: MemoryPart) -> tuple[Figure, str] | None:
+        power = part.power
         return (power, f"{power.value:g} W each") if power is not None and power.known else None
 
-    return _sum(uses, of, "W", "power")
+    return _sum(uses, had, of, "W", "power")
 
 
-def _sum(uses: Sequence[Use], of: Callable[[Use], tuple[Figure, str] | None], unit: str, what: str) -> _Sum:
-    value = high = 0.0
+def _sum(uses: Sequence[Use], had: Callable[[Use], _Had], of: _Of, unit: str, what: str) -> _Sum:
+    value = high = least = 0.0
     words, dates = [], []
     for use in uses:
-        found, count = of(use), use.units * use.owners
+        found, count = of(use.part), use.units * use.owners
         if found is None:
-            words.append(f"{count} x {use.part.id} (no {what} on record, left out)")
+            words.append(f"+ {count} x {use.part.id} (no {what} on record, left out)")
             continue
         figure, how = found
-        value, high = value + count * figure.value, high + count * figure.highest
-        words.append(f"{count} x {use.part.id} at {how} ({count * figure.value:,.0f} {unit})")
+        new, old = count * figure.value, had(use)
+        high, least = high + count * figure.highest, least + new
+        words.append(f"+ {count} x {use.part.id} at {how} ({new:,.0f} {unit})")
         dates += [figure.as_of] if figure.as_of is not None else []
-    return _Sum(value, high, words, dates)
+        before = of(old.part) if old.part is not None else None
+        if before is None:  # at no extra cost
+            words.append(f"- as much for {old.what}, whose {what} is not known apart")
+            continue
+        gone = old.units * before[0].value
+        value += new - gone
+        if old.units and old.part is not None:
+            words.append(f"- {old.units:.4g} x {old.part.id} for {old.what} ({gone:,.0f} {unit})")
+    return _Sum(value, high, least, words, dates)

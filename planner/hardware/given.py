@@ -16,11 +16,15 @@ from pydantic import ValidationError
 from planner.documents import explain_validation
 from planner.errors import InputError, nearest
 from planner.hardware.schema import DIMENSIONS, HardwareSelection, System
-from planner.quantities import Dimension, Figure, parse_quantity
+from planner.quantities import Dimension, Figure, parse_quantity, readable
 
 MAX_CHARACTERS = 512
 USD_PER_W = (14.5, 24.0, 33.0)
 """Capital cost over stated power of the systems of the catalogue: 10th percentile, median, 90th."""
+
+GIVEN = "given on the command line"
+ACCEPTED = "stated default, accepted: "
+"""Source of a figure that ``--set`` gives, and the beginning of that of a default that it accepts."""
 
 _ROWS = {"memory": "tiers", "tier": "tiers", "link": "links", "domain": "domains"}
 _UNIT = re.compile(r"[A-Za-zµ$%/][^\s\d]*$")
@@ -58,21 +62,21 @@ def with_estimates(selection: HardwareSelection) -> HardwareSelection:
     system = selection.system
     if system.capex.known:
         return selection
-    if system.capex.has_default:
-        numbers, source = (system.capex.lowest, system.capex.value, system.capex.highest), "the profile's stated default"
-    else:
+    return selection.model_copy(update={"system": system.model_copy(update={"capex": estimated_capex(system)})})
+
+
+def estimated_capex(system: System) -> Figure:
+    """What a plan takes for a capital cost that nobody has published: the profile's default, else its power times ``USD_PER_W``."""
+    capex = system.capex
+    low, value, high = capex.lowest, capex.value, capex.highest
+    how, source = "the profile's stated default, taken without asking", "the profile's stated default"
+    if not capex.has_default:
         low, value, high = (system.power.value * ratio for ratio in USD_PER_W)
-        numbers, source = (low, value, high), "{1:g} USD a watt of stated power, {0:g} to {2:g}".format(*USD_PER_W)
-    estimate = Figure(
-        low=numbers[0],
-        value=numbers[1],
-        high=numbers[2],
-        source=f"estimate: {source}; {system.capex.reason}",
-        as_of=system.capex.as_of,
-        grade="C",
-        note="median, 10th and 90th percentile of the systems of the catalogue" if not system.capex.has_default else "",
-    )
-    return selection.model_copy(update={"system": system.model_copy(update={"capex": estimate})})
+        source = "{1:g} USD a watt of stated power, {0:g} to {2:g}".format(*USD_PER_W)
+        how = f"{readable(system.power.value, 'w')} of stated power at {USD_PER_W[1]:g} USD a watt ({USD_PER_W[0]:g} to "
+        how += f"{USD_PER_W[2]:g}: median, 10th and 90th percentile of the systems of the catalogue)"
+    source = f"estimate: {source}; {capex.reason}"
+    return Figure(low=low, value=value, high=high, source=source, as_of=capex.as_of, grade="C", note=f"estimate: {how}")
 
 
 def apply_settings(pools: Mapping[str, HardwareSelection], settings: Sequence[str]) -> dict[str, HardwareSelection]:
@@ -144,7 +148,7 @@ def _figure(text: str, dimension: Dimension, old: dict[str, Any] | None, where: 
         stated = Figure.model_validate(old) if old else None
         if stated is None or not stated.has_default:
             raise InputError("the profile states no default", where=where, mend="give a value with its unit")
-        numbers, source = (stated.lowest, stated.value, stated.highest), f"stated default, accepted: {stated.reason}"
+        numbers, source = (stated.lowest, stated.value, stated.highest), f"{ACCEPTED}{stated.reason}"
     else:
         parts = text.split("..")
         unit = _UNIT.search(parts[-1])
@@ -154,7 +158,7 @@ def _figure(text: str, dimension: Dimension, old: dict[str, Any] | None, where: 
             raise InputError(str(error), where=where, mend='write it as "4.0 TB/s" or "3.6..4.0..4.2 TB/s"') from None
         if len(found) not in (1, 3):
             raise InputError(f"{text[:64]!r} is no value", where=where, mend="write VALUE or LOW..VALUE..HIGH")
-        numbers, source = (found[0], found[len(found) // 2], found[-1]), "given on the command line"
+        numbers, source = (found[0], found[len(found) // 2], found[-1]), GIVEN
         if not numbers[0] <= numbers[1] <= numbers[2]:
             raise InputError(f"{text[:64]!r} does not rise", where=where, mend="write LOW..VALUE..HIGH")
     low, value, high = numbers

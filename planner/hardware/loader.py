@@ -63,6 +63,12 @@ class HardwareSummary(BaseModel):
     device: str = ""
     devices: int = 1
     aliases: tuple[str, ...] = ()
+    usable_bytes: float | None = None
+    """Of one unit of a memory part."""
+    usd_per_gb: float | None = None
+    price_basis: str = ""
+    price_as_of: str = ""
+    """The newest price of a memory part."""
     fault: str = ""
 
 
@@ -71,6 +77,12 @@ def builtin_folder() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "_hardware_profiles"
     return installed if installed.is_dir() else package.parent / "hardware_profiles"
+
+
+def builtin_profiles() -> Iterator[Profile]:
+    """Every profile of the built-in catalogue."""
+    source = ProfileSource(())
+    return (source.read_any(path) for path in source.files)
 
 
 def load_hardware(name: str | Path, *, folders: Iterable[Path] = ()) -> HardwareSelection:
@@ -114,13 +126,20 @@ def read_profile(path: Path, *, folders: Iterable[Path] = (), today: date | None
 
 
 def list_hardware(
-    *, origin: str | None = None, folders: Iterable[Path] = (), kinds: Sequence[str] = ("node", "rack")
+    *,
+    origin: str | None = None,
+    folders: Iterable[Path] = (),
+    kinds: Sequence[str] = ("node", "rack"),
+    packs: bool = True,
 ) -> list[HardwareSummary]:
-    """The profiles of the given kinds, by id. A profile that cannot be read is listed with its ``fault``."""
+    """The profiles of the given kinds, by id. A profile that cannot be read is listed with its ``fault``.
+
+    ``packs``: with those of other packages.
+    """
     if origin not in (None, "domestic", "western"):
         raise InputError(f"unknown origin {origin!r}", mend="use domestic or western")
     source = ProfileSource(folders)
-    rows = [source.summary(path) for path in source.files + source.plugin_files]
+    rows = [source.summary(path) for path in source.files + (source.plugin_files if packs else [])]
     chosen = {row.id: row for row in reversed(rows) if row.fault or (row.kind in kinds and origin in (None, row.origin))}
     return [chosen[key] for key in sorted(chosen)]
 
@@ -224,10 +243,13 @@ class ProfileSource:
     def summary(self, path: Path) -> HardwareSummary:
         try:
             data = self.document(path)
-            keys = set(HardwareSummary.model_fields) - {"device", "fault"}
+            keys = set(HardwareSummary.model_fields) - {"device", "usable_bytes", *_PRICED, "fault"}
             device = data.get("device", "")
             device = device.get("id") if isinstance(device, dict) else Path(device).stem if isinstance(device, str | Path) else ""
-            return HardwareSummary.model_validate({key: data[key] for key in keys & set(data)} | {"device": device})
+            found = {key: data[key] for key in keys & set(data)} | {"device": device}
+            if data.get("kind") == "memory":
+                found |= _of_memory(self.read(path, MemoryPart))
+            return HardwareSummary.model_validate(found)
         except InputError as error:
             return HardwareSummary(id=path.stem, fault=str(error))
         except ValidationError as error:
@@ -374,6 +396,19 @@ class ProfileSource:
             raise InputError("tier: device memory belongs in the device's profile", where=str(path), mend="move it there")
         values = {name: getattr(device, name) for name in Device.model_fields}
         return data | {"device": Device.model_validate(values), "tiers": [*device.memory, *own]}
+
+
+_PRICED = ("usd_per_gb", "price_basis", "price_as_of")
+
+
+def _of_memory(part: MemoryPart) -> dict[str, Any]:
+    """Capacity and newest price, as far as they are known."""
+    prices = [(str(price.usd_per_gb.as_of), price) for price in part.prices if price.usd_per_gb.known]
+    newest = max(prices, key=lambda item: item[0], default=None)
+    found: dict[str, Any] = {"usable_bytes": part.usable.value} if part.usable.known else {}
+    if newest is None:
+        return found
+    return found | dict(zip(_PRICED, (newest[1].usd_per_gb.value, newest[1].basis, newest[0]), strict=True))
 
 
 def _packs() -> dict[str, list[Path]]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from planner.hardware.kinds import Profile
 from planner.hardware.loader import ProfileSource
 from planner.hardware.parts import InterconnectPart, MemoryPart
+from planner.hardware.plausible import CONFIRMED, strange
 from planner.hardware.schema import DIMENSIONS, DeviceProfile, System, Tier
 from planner.quantities import Figure
 
@@ -138,7 +139,8 @@ def _bare(value: Any) -> Any:
 
 
 def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
-    """Figures of a sound profile that contradict one another, and grades that nobody can give."""
+    """Figures of a sound profile that contradict one another or all others, and grades that nobody can give."""
+    yield from out_of_range(profile, where)
     if isinstance(profile, MemoryPart | InterconnectPart) and profile.status == "announced":
         for key, figure in profile:
             if isinstance(figure, Figure) and figure.known and figure.grade in ("A", "B"):
@@ -160,6 +162,7 @@ def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
         return
     if device.status == "announced" and profile.status == "shipping":
         yield Fault(where=where, key="status", what=f"shipping, but {device.id} is only announced", mend="mark it announced")
+    yield from unreached(profile, where)
     for domain in profile.domains:
         if domain.topology == "mesh" and domain.devices is not None and domain.devices > 2:
             most = 1.0 / (domain.devices - 1)
@@ -167,6 +170,24 @@ def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
                 what = f"{domain.p2p_efficiency.value:g} of the port to one peer of a mesh of {domain.devices}"
                 mend = f"one peer is one link of {domain.devices - 1}: at most {most:.3g}"
                 yield Fault(where=where, key=f"domain.{domain.id}.p2p_efficiency", what=what, mend=mend)
+
+
+def out_of_range(profile: Profile, where: str) -> Iterator[Fault]:
+    """Figures far outside what the catalogue has of their kind."""
+    for found in strange(profile):
+        what = f"{found.value} is more than ten times outside what the catalogue has of the kind ({found.range})"
+        mend = f'correct the number or its unit; if it is right, begin its note with "{CONFIRMED} " and say by whom'
+        yield Fault(where=where, key=found.path, what=what, mend=mend)
+
+
+def unreached(system: System, where: str) -> Iterator[Fault]:
+    """Memories below the device that no link leads to: a plan would read them at their own rate."""
+    for tier in system.tiers:
+        if tier.role != "device" and not tier.via:
+            ways = ", ".join(f'"{link.id}"' for link in system.links if "device" in link.between) or '"pcie"'
+            what = "is missing: the device would read this memory as if it were its own"
+            mend = f"name the links and memories on the way to the device, as via = [{ways}]"
+            yield Fault(where=where, key=f"tier.{tier.id}.via", what=what, mend=mend)
 
 
 def _twins(tiers: tuple[Tier, ...], where: str) -> Iterator[Fault]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from planner.architecture import Span
 from planner.footprint.memory import cache_ways, experts_per_rank, split_ways, static_read_bytes
-from planner.footprint.pieces import BlockPieces, ModelPieces, Window
+from planner.footprint.pieces import BlockPieces, CacheItem, ModelPieces, Window
 from planner.footprint.shapes import Column, Shapes
 from planner.performance.collectives import all_reduce, all_to_all, point_to_point, targets_within
 from planner.performance.experts import distinct_targets, fullest_distinct, fullest_load, touched_by_class
@@ -105,6 +106,14 @@ def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load
     )
 
 
+@dataclass(frozen=True)
+class CacheMoves:
+    """Bytes of one cache that a pass reads and writes on a device (``needed``), or if it read all it chooses from (``whole``)."""
+
+    needed: Column
+    whole: Column
+
+
 @dataclass
 class BlockTimes:
     """Parts of one block in one layer (seconds per pass), and the bytes behind its memory time (per device)."""
@@ -124,8 +133,15 @@ class BlockTimes:
     overlapped: bool = False
     routed_parts: tuple[Column, ...] = ()
     """Share of the experts woken that is of each class of use."""
+    caches: tuple[CacheMoves, ...] = ()
+    """Every cache of the block; empty where it has one at most."""
 
-    @property
+    def cache_moves(self, number: int) -> CacheMoves:
+        """What moves of cache ``number`` of the block."""
+        whole = self.cache_read + self.cache_write
+        return self.caches[number] if self.caches else CacheMoves(whole, whole)
+
+    @cached_property
     def total(self) -> Column:
         """``floor + max(compute, memory) + communication``; with overlap the maximum covers communication too."""
         if self.overlapped:
@@ -164,6 +180,10 @@ class PassTimes:
 
     def slowest_stage(self) -> Column:
         """Seconds of the slowest stage: what the pipeline moves at."""
+        return self._slowest
+
+    @cached_property
+    def _slowest(self) -> Column:
         return np.asarray(np.max(np.stack(self.stage_times()), axis=0))
 
 
@@ -201,13 +221,20 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         rows_read = lookup.rows_per_token * lookup.row_bytes * tokens
         lookup_read = lookup_read + rows_read / split_ways(shapes.tp, lookup.tensor_axis)
     cache_read, cache_write = zeros, zeros
+    moves: list[CacheMoves] = []
     for cache in block.caches:
         ways = cache_ways(shapes, cache.tensor_axis)
-        entries = cache.read_span.entries(load.read_context)
-        cache_read = cache_read + load.sequences * (spread * entries * cache.entry_bytes + cache.fixed_read) / ways
+        entries, whole = entries_read(cache, load)
+        read = load.sequences * (spread * entries * cache.entry_bytes + cache.fixed_read) / ways
+        cache_read, write = cache_read + read, zeros
         if cache.held:
             written = tokens * cache.entry_bytes / cache.span.ratio + load.sequences * cache.fixed_written
-            cache_write = cache_write + written / ways
+            cache_write, write = cache_write + written / ways, written / ways
+        if cache.chosen:
+            read_whole = load.sequences * (spread * whole * cache.entry_bytes + cache.fixed_read) / ways
+            moves.append(CacheMoves(read + write, read_whole + write))
+        else:
+            moves.append(CacheMoves(read + write, read + write))
     moved = static_read + routed_read + lookup_read + cache_read + cache_write
     memory = moved / rates.memory_bytes_per_s
     communication = _communication_seconds(block, pieces, shapes, rates, tokens)
@@ -229,7 +256,23 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         cache_write,
         rates.overlap_communication,
         routed_parts,
+        tuple(moves),
     )
+
+
+def entries_read(cache: CacheItem, load: Load) -> tuple[Column, Column]:
+    """``(entries of a sequence that a pass reads, all that it would read without a choice)``.
+
+    Each new token chooses its own entries. The tokens of a prefill pass read the union of what they choose, at most so many
+    times the entries of one, and at most all; the drafts of a decode step are taken to choose what their first token does.
+    """
+    entries = cache.read_span.entries(load.read_context)
+    if not cache.chosen:
+        return entries, entries
+    whole = cache.whole_span.entries(load.read_context)
+    if load.phase == "prefill":
+        entries = np.minimum(whole, entries * np.maximum(load.tokens / np.maximum(load.sequences, 1e-300), 1.0))
+    return entries, whole
 
 
 def mean_entries(span: Span, middle: float, half_width: float) -> float:

@@ -76,6 +76,8 @@ class TierRate:
     resources: tuple[tuple[str, float], ...]
     latency: float
     granule: int
+    sharing: int = 1
+    """Devices that share one such memory, so that one copy of what they all read will do."""
 
     @property
     def bytes_per_s(self) -> float:
@@ -147,6 +149,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
                 tuple(system.tier_rate(tier.id)),
                 latency + startup,
                 max(tier.granule_bytes, math.ceil(tier.read.value / tier.iops.value) if tier.iops else 1),
+                tier.devices_sharing,
             )
         )
     order = {"host": 0, "disk": 1}

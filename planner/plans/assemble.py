@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.plans.describe import explanation_of
@@ -29,6 +29,7 @@ from planner.plans.provenance import provenance_of
 from planner.plans.resilience import resilience_rows
 from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price_rows
 from planner.plans.space import Space, configuration_count, declare_space
+from planner.plans.transition import Transition, transition_data
 from planner.quantities import round12
 from planner.version import CATALOGUE_VERSION, __version__
 from planner.workload import Workload
@@ -47,7 +48,12 @@ class Certificate:
 
 
 def assemble(
-    context: Context, decision: Decision, certificate: Certificate, least: Decision | None, front: Front | None = None
+    context: Context,
+    decision: Decision,
+    certificate: Certificate,
+    least: Decision | None,
+    front: Front | None = None,
+    transition: Transition | None = None,
 ) -> dict[str, Any]:
     """The plan as canonical data. ``least``: the decision of least TPOT on this hardware, if one was found."""
     operation = operate(context, decision)
@@ -79,6 +85,7 @@ def assemble(
     }
     if usual is not context:
         plan["worst_case"] = _worst_case(context, operation)
+    least = decision if least == decision else least and replace(least, experts=())
     least_operation = operate(at_variant(context, least.variant), least) if least else None
     plan["explanation"] = explanation_of(context, operation, least_operation, plan)
     plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
@@ -86,7 +93,9 @@ def assemble(
         states = {state.decision.phase: state for state in operation.pools}
         plan["experts"] = [expert_rows(states[one.phase], one, workload.experts) for one in decision.experts]
     if front is not None:
-        plan["pareto"] = front_data(context, front, _short_pools)
+        plan["pareto"] = front_data(context, front, short_pools)
+    if transition is not None:
+        plan["transition"] = transition_data(context, transition, short_pools)
     plan["provenance"] = provenance_of(inputs)
     plan["versions"] = {"planner": __version__, "catalogue": CATALOGUE_VERSION, "calibration": CALIBRATION}
     plan = canonical(plan)
@@ -310,11 +319,11 @@ def _least(context: Context, least: Decision | None, operation: Operation | None
         "ttft_ms": operation.ttft_s * 1e3,
         "units": list(least.units),
         "devices_paid": operation.devices_paid,
-        "pools": _short_pools(least),
+        "pools": short_pools(least),
     }
 
 
-def _short_pools(decision: Decision) -> list[dict[str, Any]]:
+def short_pools(decision: Decision) -> list[dict[str, Any]]:
     """What it takes to work a decision out again."""
     return [
         {

@@ -51,6 +51,18 @@ class Charge:
     rounds: float
     unit_weights: dict[str, float]
 
+    @property
+    def longest_tpot_s(self) -> float:
+        """The longest TPOT that a decode pool may have (``inf``: no limit).
+
+        Under a demand R at most N requests in flight are ``R (TTFT + (n-1) TPOT) <= N``, with TTFT at its limit (0 where there is
+        none, which only bounds).
+        """
+        limit = math.inf if self.tpot_s is None else self.tpot_s
+        if self.cap is not None and self.demand is not None:
+            limit = min(limit, (self.cap / self.demand - (self.ttft_s or 0.0)) / self.rounds)
+        return limit
+
 
 def charge_of(context: Context, objective: str, tpot_s: float | None) -> Charge:
     """The charge of an objective in a context; ``tpot_s`` may differ from the workload's (the least TPOT is sought without)."""
@@ -105,7 +117,8 @@ def packing(
 ) -> tuple[Column, Column, Column]:
     """Best ``(replicas per charge, units, replicas)`` for aggregated instances of these sizes and rates under the caps.
 
-    With a demand R, as few replicas as serve it, on as few units as hold them: ``R / (rate x charge)`` replicas count.
+    With a demand R, as few replicas as serve it, on as few units as hold them: ``R / (rate x charge)`` replicas count, and of
+    the requests in flight at full rate ``R / rate``.
     """
     declared, pool = space.pools["mixed"], context.pools["mixed"]
     if charge.demand is not None:
@@ -114,7 +127,7 @@ def packing(
             units = np.maximum(np.ceil((needed * instance + pool.spare_devices) / pool.unit_devices), declared.least_units)
             good = (units <= declared.units) & (needed * instance + pool.spare_devices <= declared.devices)
             if charge.cap is not None:
-                good &= needed <= charge.cap * (1 + 1e-12) / concurrency
+                good &= concurrency * charge.demand / rate <= charge.cap * (1 + 1e-12)
             packed = np.where(good, charge.demand / (rate * units * charge.unit_weights["mixed"]), 0.0)
         return packed, np.where(good, units, 1.0), np.where(good, needed, 0.0)
     best, units_best, replicas_best = np.zeros_like(instance), np.ones_like(instance), np.zeros_like(instance)

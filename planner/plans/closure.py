@@ -44,6 +44,7 @@ from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_r
 from planner.plans.pareto import at_objective, limit_seconds
 from planner.plans.schema import Plan
 from planner.plans.space import Space, declare_space
+from planner.plans.transition import restricted
 
 SLACK = 1e-6
 """Relative room on merits: tie-break costs and rounding of the printed bound."""
@@ -62,10 +63,12 @@ class Claim:
     tpot_s: float | None
     bound: float
     nodes: dict[str, str]
+    pins: tuple[str, ...] = ()
 
 
 def claims_of(inputs: Inputs, plan: Plan) -> list[Claim]:
-    """The bounds that a plan proves: its own, and one for every point of its front. A stopped search proves none."""
+    """The bounds that a plan proves: its own, one for every point of its front and one for every alternative of its transition
+    (that of the optimum is the plan's own). A stopped search proves none."""
     claims = []
     if plan.certificate.stopped is None:
         limit = inputs.workload.tpot_s
@@ -74,6 +77,10 @@ def claims_of(inputs: Inputs, plan: Plan) -> list[Claim]:
         for number, point in enumerate(plan.pareto.points):
             limit = limit_seconds(inputs, point.tpot_limit_ms)
             claims.append(Claim(f"pareto.points.{number}", plan.pareto.objective, limit, point.bound, point.nodes))
+    for number, row in enumerate(plan.transition.alternatives if plan.transition else ()):
+        if row.pins:
+            path, limit = f"transition.alternatives.{number}", inputs.workload.tpot_s
+            claims.append(Claim(path, inputs.options.objective, limit, row.bound, row.nodes, tuple(row.pins)))
     if len(claims) > 1 and replace(claims[-1], path=claims[0].path) == claims[0]:  # the last point is often the plan itself
         claims.pop()
     return claims
@@ -88,10 +95,13 @@ def space_violations(inputs: Inputs, plan: Plan) -> list[Entry]:
             if " ".join(name.split(" ", 3)[:3]) not in labels:
                 where = f"{claim.path}.nodes"
                 return [(where, "certificate: the node's variant is one of the space", sorted(labels), name[:80])]
-    for variant in inputs.options.variants if claims else ():
-        walk = _Walk(build_context(inputs, variant))
-        for claim in claims:
-            found += walk.violations(claim)
+    for pins in dict.fromkeys(claim.pins for claim in claims):
+        inside = restricted(inputs, pins) if pins else inputs
+        for variant in inside.options.variants if inside else ():
+            walk = _Walk(build_context(inside or inputs, variant))
+            for claim in claims:
+                if claim.pins == pins:
+                    found += walk.violations(claim)
     return found
 
 
@@ -257,7 +267,7 @@ def _decode_table(
     groups: list[DecodeGroup], charge: Charge, nodes: dict[Shape, list[tuple[int, int, str]]]
 ) -> list[tuple[int, float, float]]:
     """Every fitting batch exactly; the rest by the better of its bound and a stored proof."""
-    limit = (charge.tpot_s or np.inf) * (1 + 1e-12)
+    limit = charge.longest_tpot_s * (1 + 1e-12)
     table: list[tuple[int, float, float]] = []
     for group in groups:
         pool, cells = group.pool, group.cells

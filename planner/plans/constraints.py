@@ -23,9 +23,11 @@ RANGE_AXES = ("batch_per_rank", "units")
 OTHER_AXES = ("prefill_tokens_per_rank", "devices", "serving", "kv_dtype", "mtp")
 AXES = (*SHAPE_AXES, *RANGE_AXES, *OTHER_AXES)
 WORDS = {"serving": ("aggregated", "disaggregated")}
+MEANINGLESS = {"prefill.batch_per_rank": "decode", "decode.prefill_tokens_per_rank": "prefill"}
 _AXIS = re.compile(r"(?:(prefill|decode)\.)?([a-z_]+)(<=|>=|=)([A-Za-z0-9_,.-]{1,400})", re.ASCII)
-_ITEM = re.compile(r"([A-Za-z][A-Za-z0-9 -]{0,63})@([A-Za-z0-9_,.-]{1,400})", re.ASCII)
-MOST = 256
+_ITEM = re.compile(r"([A-Za-z][A-Za-z0-9 :+_-]{0,63})@([A-Za-z0-9_,.-]{1,400})", re.ASCII)
+MOST, MOST_NAME = 256, 120
+"""Constraints of one plan, and characters of a name."""
 
 
 class Constraint(BaseModel):
@@ -33,7 +35,7 @@ class Constraint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=120)]
+    name: Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
     sort: Literal["pin", "ban"]
     rule: Annotated[str, Field(min_length=1, max_length=512)]
 
@@ -56,6 +58,8 @@ class Constraint(BaseModel):
             raise ValueError(f"{name}: expected whole numbers, got {values[:64]!r}")
         if pool and name in ("units", "mtp"):
             raise ValueError(f"{name}: holds for the whole deployment, not for one pool")
+        if f"{pool}.{name}" in MEANINGLESS:
+            raise ValueError(f"{name}: a {pool} pool does not {MEANINGLESS[f'{pool}.{name}']}")
         if not pool and name == "devices":
             raise ValueError("devices: say of which pool, as prefill.devices=16")
         if name in RANGE_AXES and self.sort == "ban":
@@ -135,14 +139,18 @@ def shape_filter(constraints: Iterable[Constraint], shapes: Shapes, phase: str |
 
 
 def forbidden_places(
-    constraints: Iterable[Constraint], items: Iterable[str], memories: Mapping[str, tuple[str, ...]]
+    constraints: Iterable[Constraint],
+    items: Iterable[str],
+    memories: Mapping[str, tuple[str, ...]],
+    elsewhere: Iterable[str] = (),
 ) -> frozenset[tuple[str, str]]:
     """``(item, memory id)`` that constraints rule out; ``memories``: id -> every name it goes by (id, kind, role).
 
-    ``InputError`` where a constraint names an item or a memory that this model and machine do not have.
+    ``elsewhere``: names that memories of the other pools go by. ``InputError`` where a constraint names an item or a memory that
+    this model and these machines do not have.
     """
     known_items = sorted(set(items))
-    names = sorted({name for names in memories.values() for name in names})
+    names = sorted({name for names in memories.values() for name in names}.union(elsewhere))
     found = set()
     for constraint in constraints:
         if constraint.place is None:
@@ -157,6 +165,12 @@ def forbidden_places(
             if bool(set(called) & set(places)) == (constraint.sort == "ban"):
                 found.add((item, memory))
     return frozenset(found)
+
+
+def homeless(items: Iterable[str], memories: Iterable[str], forbidden: frozenset[tuple[str, str]]) -> bool:
+    """Whether some item may lie in none of the memories."""
+    places = tuple(memories)
+    return any(all((item, memory) in forbidden for memory in places) for item in items)
 
 
 class _File(BaseModel):
@@ -188,7 +202,8 @@ def parse_constraints(pins: Iterable[str], bans: Iterable[str], file: str | None
 
     from planner.documents import explain_validation, parse_toml, read_text
 
-    rows = [("pin", rule, f"--pin {rule}") for rule in pins] + [("ban", rule, f"--ban {rule}") for rule in bans]
+    rows = [("pin", rule, f"--pin {rule}"[:MOST_NAME]) for rule in pins]
+    rows += [("ban", rule, f"--ban {rule}"[:MOST_NAME]) for rule in bans]
     if file is not None:
         try:
             read = _File.model_validate(parse_toml(read_text(Path(file)), file))
@@ -197,13 +212,13 @@ def parse_constraints(pins: Iterable[str], bans: Iterable[str], file: str | None
         for row in read.constraint:
             sort = "pin" if row.pin is not None else "ban"
             rule = str(row.pin if row.pin is not None else row.ban)
-            rows.append((sort, rule, row.name or f"{sort} {rule}"))
+            rows.append((sort, rule, f"{sort} {rule}"[:MOST_NAME] if row.name is None else row.name))
     found = []
     for sort, rule, name in rows:
         try:
             found.append(Constraint.model_validate({"name": name, "sort": sort, "rule": rule}))
         except ValidationError as error:
-            raise explain_validation(error, name[:120]) from None
+            raise explain_validation(error, name[:MOST_NAME] or str(file)) from None
     if len({constraint.name for constraint in found}) != len(found):
         raise InputError("two constraints have one name", where=file or "--pin/--ban", mend="rename or drop one")
     return tuple(found)

@@ -61,7 +61,9 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         high = interval["high"]
         asked = getattr(inputs.options, f"high_{name}_s")
         if asked is not None:
-            limits.append(f"{name.upper()} {high:.4g} ms at the slow end of the model's interval, of the {asked * 1e3:g} ms allowed")
+            limits.append(
+                f"{name.upper()} {high:.4g} ms at the slow end of the model's interval, of the {asked * 1e3:g} ms allowed"
+            )
         elif "worst_case" not in plan and limit is not None and high is not None and high > limit * 1e3:
             limits.append(
                 f"limits bind the expected mean; at the slow end of the model's interval {name.upper()} is {high:.0f} ms: "
@@ -127,7 +129,8 @@ def _loss(row: dict[str, Any]) -> str:
     if not row["instances_restarted"]:
         return f"{text}; no idle devices hold another instance"
     again = "it starts" if row["instances_restarted"] == 1 else f"{row['instances_restarted']} start"
-    return f"{text}; {again} again on idle devices, for {row['requests_per_s_restarted']:.6g} requests/s ({row['share_restarted']:.1%})"
+    after = f"{row['requests_per_s_restarted']:.6g} requests/s ({row['share_restarted']:.1%})"
+    return f"{text}; {again} again on idle devices, for {after}"
 
 
 def _at(site: str | None) -> str:

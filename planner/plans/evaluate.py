@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from planner.footprint import Shapes, reserve_parts
 from planner.footprint.memory import cache_bytes_per_sequence, cache_ways, residency, routed_bytes, static_bytes
 from planner.footprint.memory import lookup_bytes as table_bytes
+from planner.footprint.pieces import cache_parts
 from planner.footprint.shapes import Column
 from planner.performance import PassTimes, decode_load, pass_times, prefill_load
 from planner.performance.passes import prefill_passes
+from planner.performance.rates import TierRate
 from planner.plans.inputs import PoolContext
 
 Mask = NDArray[np.bool_]
@@ -84,6 +86,8 @@ class Need:
     caches: Column
     reserve: Column
     usable: float
+    stage: NDArray[np.intp]
+    """The fullest stage, as a row of ``ModelPieces.stage_table``."""
 
     @property
     def short(self) -> Column:
@@ -101,7 +105,7 @@ def memory_need(pool: PoolContext, rows: Candidates) -> Need:
     stage = np.argmax(weights + caches, axis=0)
     pick = np.arange(len(rows.batch))
     reserve = sum(reserved_bytes(pool, rows).values(), np.zeros_like(rows.batch))
-    return Need(weights[stage, pick], caches[stage, pick], reserve, pool.rates.memory_bytes)
+    return Need(weights[stage, pick], caches[stage, pick], reserve, pool.rates.memory_bytes, stage)
 
 
 def largest_fitting_batch(pool: PoolContext, shapes: Shapes, chunk: Column, limit: int) -> Column:
@@ -124,10 +128,15 @@ def largest_fitting_batch(pool: PoolContext, shapes: Shapes, chunk: Column, limi
     return low
 
 
-def joint_bytes_per_s(pool: PoolContext) -> float:
-    """No placement draws more than this from the memories below a device (bytes/s): the sum of their streams, and no more
-    than what any part that all of them pass can carry."""
-    tiers = [t for t in pool.rates.tiers if t.id in pool.tiers]
+def allowed_tiers(pool: PoolContext) -> list[TierRate]:
+    """The memories below a device that may be used, host memory first, then disks."""
+    return [tier for tier in pool.rates.tiers if tier.id in pool.tiers]
+
+
+def joint_bytes_per_s(pool: PoolContext, beyond: int = 0) -> float:
+    """No placement draws more than this from the memories below a device, the fastest ``beyond`` left out (bytes/s): the sum of
+    their streams, and no more than what any part that all of them pass can carry."""
+    tiers = allowed_tiers(pool)[beyond:]
     if not tiers:
         return 0.0
     shared = set.intersection(*({name for name, _ in t.resources} for t in tiers))
@@ -135,55 +144,107 @@ def joint_bytes_per_s(pool: PoolContext) -> float:
     return min([sum(t.bytes_per_s for t in tiers), *limits])
 
 
+WEIGHTS_OF_EXPOSURE = (0.0, 0.3, 0.6, 0.85)
+"""Multipliers tried in ``overflow_seconds``; each gives a bound."""
+
+NO_PLACEMENT_S = 1e9
+"""Seconds that stand for a pass whose items do not fit into all memories together."""
+
+
 def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, PassTimes]) -> dict[str, Column]:
     """Least time per phase that moving what overflows takes, whatever the placement (s on the fullest stage).
 
-    What does not fit must lie below device memory, and at every pass be read over the paths there, all at once. The items
-    that are read least per byte held go first (fractional knapsack), so no placement moves less; buffers and the barrier
-    between layers only add to it.
+    What does not fit must lie below device memory. Of each item a pass then streams all that a layer may need over the paths
+    there, all at once, which takes at least G seconds in all, or fetches what it turns out to need, which takes of G and also
+    adds to the pass: it takes at least the pass F0 with everything in device memory and the exposed fetches F. So for any weight
+    ``w`` in 0..1 the pass takes at least ``w (F0 + F) + (1 - w) G``, which for the items that overflow is a fractional knapsack:
+    those that cost least per byte held, by the cheaper of both ways, go first. Buffers, the barrier between layers and other
+    windows that read a cache only add to it. Tables count as not read, whatever rows are popular.
+
+    The same holds of what fits neither into device memory nor into the faster of the other memories, at the rates of the rest;
+    of tables, of which devices may share a copy, that may be nothing.
     """
-    fastest = joint_bytes_per_s(pool)
-    short = np.maximum(memory_need(pool, rows).short, 0.0)
+    tiers = allowed_tiers(pool)
+    need = memory_need(pool, rows)
+    over = need.short
+    if not tiers:
+        return {phase: np.where(over > 0.0, np.inf, 0.0) for phase in passes}
+    shared = table_need(pool, rows)
     result: dict[str, Column] = {}
-    zeros = np.zeros_like(rows.batch)
-    if fastest == 0.0:
-        return {phase: np.where(short > 0.0, np.inf, 0.0) for phase in passes}
+    for phase, times in passes.items():
+        held, needed, whole = _movable(pool, rows, times, need.stage)
+        resident = np.stack(times.stage_times())[need.stage, np.arange(len(over))]
+        least = np.zeros_like(rows.batch)
+        for faster in range(len(tiers)):
+            room = sum(tier.capacity for tier in tiers[:faster])
+            short = np.maximum(over - (room + shared if faster else 0.0), 0.0)
+            if not np.any(short > 0.0):
+                break
+            together, exposed = joint_bytes_per_s(pool, faster), max(tier.bytes_per_s for tier in tiers[faster:])
+            for weight in WEIGHTS_OF_EXPOSURE:
+                by_need = needed * (weight / exposed + (1.0 - weight) / together)
+                cost = np.minimum(by_need, whole * ((1.0 - weight) / together))
+                least = np.maximum(least, weight * resident + _cheapest(held, cost, short))
+        least = least * pool.rates.residual * (1.0 - 1e-9)
+        beyond = over - shared - sum(tier.capacity for tier in tiers)
+        result[phase] = np.where(beyond > 1.0, NO_PLACEMENT_S, least)
+    return result
+
+
+def _cheapest(held: Column, cost: Column, short: Column) -> Column:
+    """Least cost of items [N, n] that together hold ``short`` [n], each in part or whole."""
+    density = cost / np.maximum(held, 1.0)
+    order = np.argsort(density, axis=0, kind="stable")
+    size, density = np.take_along_axis(held, order, axis=0), np.take_along_axis(density, order, axis=0)
+    before = np.cumsum(size, axis=0) - size
+    return np.asarray(np.sum(np.clip(short - before, 0.0, size) * density, axis=0))
+
+
+def table_need(pool: PoolContext, rows: Candidates) -> Column:
+    """Bytes of all tables of the model on a device, if one stage held them all."""
+    total = np.zeros_like(rows.batch)
+    for window in (*pool.pieces.windows, *pool.pieces.draft):
+        for block in window.blocks:
+            for table in block.lookups:
+                total = total + window.layers * table_bytes(table, rows.shapes)
+    return total
+
+
+def _movable(pool: PoolContext, rows: Candidates, times: PassTimes, stage: NDArray[np.intp]) -> tuple[Column, Column, Column]:
+    """``(bytes held, bytes that a pass needs, bytes that it streams)`` of every item on a stage; where both are moved alike, a
+    pass need not wait to know what it needs."""
     workload, runtime = pool.inputs.workload, pool.inputs.runtime
     sequences = admitted_sequences(pool, rows)
-    counts = [list(stage) for stage in pool.pieces.stage_table(rows.shapes.pp)]
-    most = [max(stage[i] for stage in counts) for i in range(len(pool.pieces.windows))] + [w.layers for w in pool.pieces.draft]
-    for phase, times in passes.items():
-        drafts = times.repeats[-1][len(pool.pieces.windows) :]
-        runs = most[: len(pool.pieces.windows)] + [min(w.layers, n) for w, n in zip(pool.pieces.draft, drafts, strict=True)]
-        held_rows: list[Column] = []
-        read_rows: list[Column] = []
-        for number, window in enumerate((*pool.pieces.windows, *pool.pieces.draft)):
-            for index, block in enumerate(window.blocks):
-                part = times.windows[number][index]
-                static = static_bytes(block.static, rows.shapes)
-                held_rows.append(static * most[number])
-                read_rows.append(np.minimum(part.static_read, static) * runs[number])
-                if block.routed:
-                    routed = routed_bytes(block.routed, rows.shapes)
-                    for size, share in zip(block.routed.class_sizes, part.routed_parts, strict=True):
-                        held = routed * (size / block.routed.experts)
-                        held_rows.append(held * most[number])
-                        read_rows.append(np.minimum(part.routed_read * share, held) * runs[number])
-                for table in block.lookups:
-                    held_rows.append(table_bytes(table, rows.shapes) * most[number])
-                    read_rows.append(zeros)
-                cache = zeros
-                for entry in block.caches:
-                    size = cache_bytes_per_sequence(entry, workload.reserved_tokens, runtime.page_tokens)
-                    cache = cache + np.ceil(size / cache_ways(rows.shapes, entry.tensor_axis)) * sequences
-                held_rows.append(cache * most[number])
-                read_rows.append(np.minimum(part.cache_read + part.cache_write, cache) * runs[number])
-        held, read = np.stack(held_rows), np.stack(read_rows)
-        density = read / np.maximum(held, 1.0)
-        order = np.argsort(density, axis=0, kind="stable")
-        held = np.take_along_axis(held, order, axis=0)
-        density = np.take_along_axis(density, order, axis=0)
-        before = np.cumsum(held, axis=0) - held
-        moved = np.clip(short - before, 0.0, held)
-        result[phase] = np.sum(moved * density, axis=0) / fastest * pool.rates.residual * (1.0 - 1e-9)
-    return result
+    zeros = np.zeros_like(rows.batch)
+    layers = [(*row, *(0 for _ in pool.pieces.draft)) for row in pool.pieces.stage_table(rows.shapes.pp)]
+    layers[-1] = (*layers[-1][: len(pool.pieces.windows)], *(w.layers for w in pool.pieces.draft))
+    count, repeat = np.array(layers, dtype=float)[stage], np.array(times.repeats)[stage]
+    found: list[tuple[Column, Column, Column]] = []
+
+    def add(number: int, held: Column, needed: Column, whole: Column) -> None:
+        runs = np.minimum(count[:, number], repeat[:, number])
+        found.append((held * count[:, number], np.minimum(needed, held) * runs, np.minimum(whole, held) * runs))
+
+    for number, window in enumerate((*pool.pieces.windows, *pool.pieces.draft)):
+        for index, block in enumerate(window.blocks):
+            part = times.windows[number][index]
+            static = static_bytes(block.static, rows.shapes)
+            add(number, static, part.static_read, part.static_read)
+            if block.routed:
+                routed = routed_bytes(block.routed, rows.shapes)
+                for size, share in zip(block.routed.class_sizes, part.routed_parts, strict=True):
+                    held = routed * (size / block.routed.experts)
+                    add(number, held, part.routed_read * share, held)
+            for table in block.lookups:
+                add(number, table_bytes(table, rows.shapes), zeros, zeros)
+        for members in cache_parts(window).values():
+            cache, needed, whole = zeros, zeros, zeros
+            for index, place in members:
+                entry = window.blocks[index].caches[place]
+                size = cache_bytes_per_sequence(entry, workload.reserved_tokens, runtime.page_tokens)
+                cache = cache + np.ceil(size / cache_ways(rows.shapes, entry.tensor_axis)) * sequences
+                moves = times.windows[number][index].cache_moves(place)
+                needed, whole = needed + moves.needed, whole + moves.whole
+            add(number, cache, needed, whole)
+    held, needed, whole = (np.stack(column) for column in zip(*found, strict=True))
+    return held, needed, whole

@@ -6,6 +6,8 @@ load of those maps. So the bound of a plan holds over every map, and the gap sho
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,10 +19,12 @@ from numpy.typing import NDArray
 from planner.errors import InputError
 from planner.footprint import ModelPieces, RoutedItem, Window
 from planner.plans.expert_bounds import check_map, loads_of_map, lower_bound
+from planner.plans.numbers import canonical
 from planner.workload.experts import ExpertPopularity
 
 if TYPE_CHECKING:
-    from planner.plans.operate import PoolState
+    from planner.plans.inputs import Context
+    from planner.plans.operate import Decision, PoolState
 
 CLASSES = 4
 """Classes of equal size, by use, into which the experts of a layer are put."""
@@ -136,6 +140,22 @@ def with_map(pieces: ModelPieces, expert_map: ExpertMap, popularity: ExpertPopul
     return replace(pieces, windows=tuple(windows))
 
 
+def has_use(context: Context) -> bool:
+    """Whether the plan of this problem maps experts: they are not all used alike, or have copies."""
+    uneven = context.inputs.workload.experts.kind != "uniform" or context.variant.redundant > 0
+    return uneven and any(expert_count(pool.pieces) for pool in context.pools.values())
+
+
+def maps_wanted(context: Context, decision: Decision) -> list[tuple[str, int]]:
+    """``(phase, ranks)`` of every map that a decision needs: one for each pool of several expert-parallel ranks."""
+    return [(pool.phase, pool.ep) for pool in decision.pools if pool.ep > 1] if has_use(context) else []
+
+
+def fingerprint(physical: list[list[int]], split: list[list[float]] | None) -> str:
+    """SHA-256 of a map as JSON: tells it from every other map, also from one whose ranks have the same loads."""
+    return hashlib.sha256(json.dumps(canonical([physical, split]), separators=(",", ":")).encode()).hexdigest()
+
+
 def expert_rows(state: PoolState, expert_map: ExpertMap, popularity: ExpertPopularity) -> dict[str, Any]:
     """What the plan says of a pool's experts: map, split where it is not even, loads, and the slots below device memory."""
     pieces = state.pool.pieces
@@ -143,15 +163,16 @@ def expert_rows(state: PoolState, expert_map: ExpertMap, popularity: ExpertPopul
     layers = routed_layers(pieces)
     bound = lower_bound(shares, expert_map.ranks, expert_map.slots) / (shares.sum(axis=1) / expert_map.ranks)
     ratio = worst_over_mean(expert_map, shares)
-    even = even_split(expert_map.physical_to_logical, shares.shape[1])
-    is_even = bool(np.allclose(even, expert_map.split, rtol=0.0, atol=1e-12))
+    physical = expert_map.physical_to_logical.tolist()
+    split = None if is_even(expert_map.physical_to_logical, expert_map.split) else expert_map.split.tolist()
     return {
         "pool": state.decision.phase,
         "ranks": expert_map.ranks,
         "slots_per_rank": expert_map.slots,
         "layers": [layer for layer, _ in layers],
-        "physical_to_logical": expert_map.physical_to_logical.tolist(),
-        "split": None if is_even else expert_map.split.tolist(),
+        "physical_to_logical": physical,
+        "split": split,
+        "sha256": fingerprint(physical, split),
         "fullest_over_mean": {
             "mean": float(ratio.mean()),
             "worst": float(ratio.max()),
@@ -169,9 +190,14 @@ def even_split(physical: NDArray[np.int64], experts: int) -> NDArray[np.float64]
     return np.asarray(1.0 / copies[rows, physical])
 
 
+def is_even(physical: NDArray[np.int64], split: NDArray[np.float64]) -> bool:
+    """Whether copies of an expert serve alike."""
+    return bool(np.allclose(even_split(physical, int(physical.max()) + 1), split, rtol=0.0, atol=1e-12))
+
+
 def slots_below(state: PoolState, expert_map: ExpertMap, shares: NDArray[np.float64]) -> list[dict[str, Any]]:
     """Slots that lie below device memory, by tier: on every rank the least used, as many as the placement's share, summed over
-    the layers of a stage and rounded down, so that device memory holds the rest."""
+    the layers of a stage and rounded up, so that device memory never holds more than the placement gives it."""
     pieces, problem = state.pool.pieces, state.problem
     used = np.take_along_axis(shares, expert_map.physical_to_logical, axis=1) * expert_map.split
     by_use = np.argsort(used.reshape(len(used), expert_map.ranks, -1), axis=2, kind="stable")
@@ -192,7 +218,7 @@ def slots_below(state: PoolState, expert_map: ExpertMap, shares: NDArray[np.floa
                 and problem.items[c.item].kind == "routed"
             )
             held = sum(item.held for item in problem.items if item.window == window and item.kind == "routed")
-            key = (stage, window, tier.id)
+            key = (stage_of[layer], window, tier.id)
             owed[key] = owed.get(key, 0.0) + expert_map.slots * share / held
             count = min(int(np.ceil(owed[key] - 1e-9)), expert_map.slots - taken)
             if share <= 1e-12 * held or count <= 0:

@@ -58,6 +58,11 @@ class Holdings:
         """Devices of one instance."""
         return self.stages * self.ranks
 
+    def used(self, kind: str) -> list[str]:
+        """Memories in which anything of a kind lies, from the device's own downwards."""
+        lies = {tier for part in self.parts if part.kind == kind for row in part.tiers for tier in row}
+        return [tier for tier in self.tiers if tier in lies]
+
 
 def holdings_of(state: PoolState, expert_map: ExpertMap | None = None) -> Holdings:
     """What the instances of a pool at work hold; ``expert_map``: where their experts lie."""
@@ -132,7 +137,7 @@ def _shares(
     whole = [0.0] * len(table)
     for choice, share in zip(problem.choices, state.shares, strict=True):
         item = problem.items[choice.item]
-        if item.window != window or (item.kind != "routed" if name is None else item.name != name):
+        if item.window != window or (item.kind != "routed" if name is None else name not in item.names):
             continue
         weight = float(share) * item.held
         found[choice.stage][choice.tier] = found[choice.stage].get(choice.tier, 0.0) + weight
@@ -205,4 +210,19 @@ def _common_experts(old: Held, new: Held, start: int, layers: int) -> Array | fl
 
 def held_bytes(new: Holdings, kind: str, tier: str) -> Array:
     """Bytes of a kind in a memory of every device of an instance [devices]; an expert twice on a rank counts once."""
-    return np.asarray(np.diagonal(common_bytes(new, new, kind, tier, tier)))
+    total = np.zeros((new.stages, new.ranks))
+    for part in new.parts:
+        for stage, count in enumerate(part.count):
+            low, high = part.tiers[stage].get(tier, (0.0, 0.0))
+            if part.kind == kind and count and high > low:
+                size = np.maximum(part.high - part.low, 0.0) * part.size * (high - low)
+                total[stage] += size * _experts(part, int(part.first[stage]), int(count))
+    return total.reshape(new.devices)
+
+
+def _experts(part: Held, start: int, layers: int) -> Array | float:
+    """Experts that ranks have, summed over layers [R]; for what has none, the layers."""
+    if part.slots is None:
+        return float(layers)
+    has = np.minimum(part.slots, 1.0).sum(axis=2)
+    return np.asarray(has[0] * layers if len(has) == 1 else has[start : start + layers].sum(axis=0))

@@ -17,8 +17,10 @@ from planner.footprint.shapes import widths
 from planner.hardware import HardwareSelection, System
 from planner.performance import Rates, resolve_rates, slow_corner
 from planner.performance.serving import tokens_per_step
-from planner.plans.constraints import MOST, Constraint, forbidden_places, kept
+from planner.plans.constraints import MOST, Constraint, forbidden_places, homeless, kept
 from planner.plans.experts import with_use
+from planner.plans.schema import Experts, FrontPool
+from planner.plans.table_use import with_table_use
 from planner.prices import OwnedPrices
 from planner.runtimes import Runtime
 from planner.workload import Workload
@@ -75,6 +77,8 @@ class Options(BaseModel):
     constraints: Annotated[tuple[Constraint, ...], Field(max_length=MOST)] = ()
     """Pins and bans."""
     gap: Annotated[float, Field(ge=0, le=1)] = 0.005
+    max_move_bytes: Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)] | None = None
+    """Most bytes to move where the plan takes over from another."""
     pareto: Annotated[int, Field(ge=2, le=50)] | None = None
     """Points of the front of cost (or throughput) against speed of one user."""
     robust: Literal["intervals"] | None = None
@@ -129,6 +133,27 @@ class Options(BaseModel):
         return tuple(Variant(*values) for values in product(*chosen, self.redundant_experts))
 
 
+class Previous(BaseModel):
+    """The plan that serves now, as far as one that takes over needs it: of its inputs what differs, and its decision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Model | None = None
+    hardware: dict[str, HardwareSelection] | None = None
+    workload: Workload | None = None
+    runtime: Runtime | None = None
+    options: Options
+    units: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], Field(min_length=1, max_length=2)]
+    pools: Annotated[tuple[FrontPool, ...], Field(min_length=1, max_length=2)]
+    experts: Annotated[tuple[Experts, ...], Field(max_length=2)] = ()
+
+    def restored(self, now: Inputs) -> Inputs:
+        """The inputs of that plan, at the prices of this one."""
+        parts = {name: getattr(self, name) for name in ("model", "hardware", "workload", "runtime")}
+        changed = {name: part for name, part in parts.items() if part is not None}
+        return now.model_copy(update={**changed, "options": self.options, "previous": None})
+
+
 class Inputs(BaseModel):
     """The resolved inputs. ``hardware`` has either the key ``mixed`` (any phase) or ``prefill`` and ``decode``."""
 
@@ -140,6 +165,8 @@ class Inputs(BaseModel):
     runtime: Runtime
     prices: OwnedPrices
     options: Options
+    previous: Previous | None = None
+    """The plan to take over from, where there is one."""
 
     @model_validator(mode="after")
     def _pools(self) -> Inputs:
@@ -339,19 +366,23 @@ def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> Poo
         raise InputError(f"model {model.id} has no draft module", where="--mtp", mend="use --mtp 0")
     pieces = cut(model, conversions, runtime.kv_layouts[variant.kv_dtype], variant.mtp, inputs.workload.acceptance)
     pieces = with_use(pieces, inputs.workload.experts, variant.redundant, widths(selection.devices))
+    pieces = with_table_use(pieces, inputs.workload.lookups)
     rates = resolve_rates(system, runtime)
     memories = {tier.id: (tier.id, tier.kind, tier.role) for tier in rates.tiers}
     memories[rates.memory_id] = (rates.memory_id, rates.memory_kind, "device")
+    elsewhere = {name for s in inputs.hardware.values() for t in s.system.tiers for name in (t.id, t.kind, t.role)}
+    names, tiers = item_names(pieces), _allowed_tiers(inputs, rates, system.id)
+    forbidden = forbidden_places(options.constraints, names, memories, elsewhere)
     return PoolContext(
         inputs,
         selection,
         rates,
         pieces,
-        _allowed_tiers(inputs, rates, system.id),
+        () if homeless(names, (rates.memory_id, *tiers), forbidden) else tiers,
         conversions,
         system_hour(system, inputs.prices, system.capex.value),
         tokens_per_step(pieces.acceptance),
-        forbidden_places(options.constraints, item_names(pieces), memories),
+        forbidden,
     )
 
 

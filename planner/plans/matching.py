@@ -1,9 +1,10 @@
 """Which device of the old plan becomes which of the new one, so that as much as possible lies where it is needed already.
 
-A new instance takes the place of a run of devices of one old pool, laid out instance after instance and rank after rank; devices
-that neither plan uses hold nothing. Within a run that is no larger than a node, and for instances whose ranks are single devices
-(``tp`` 1), any device may become any rank; larger ones keep whole nodes together. Runs, nodes and devices are paired exactly
-(``assignment``); the cut of old pools into runs is fixed, so the bytes moved can be reached, and another cut might save more.
+New instances take the place of a run of devices of one old pool, laid out instance after instance and rank after rank; devices
+that neither plan uses hold nothing. Within a run that is no larger than a node, and within an instance whose ranks are single
+devices (``tp`` 1), any device may become any rank; larger runs keep whole nodes together. Runs, nodes and devices are paired
+exactly (``assignment``); the cut of old pools into runs is fixed, so the bytes moved can be reached, and another cut might save
+more.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def takeovers(old: list[Side], new: list[Side]) -> list[Takeover]:
         before = [(i, side) for i, side in enumerate(old) if side.hardware == hardware]
         after = [(i, side) for i, side in enumerate(new) if side.hardware == hardware]
         size = math.lcm(*(side.holdings.devices for _, side in after))
+        for _, side in before:
+            both = math.lcm(size, side.holdings.devices)
+            size = both if both <= side.node else size
         saved = {(i, j): _saved(a.holdings, b.holdings) for i, a in before for j, b in after}
         for pair, count in _pair_runs(_runs(before, size), _runs(after, size), saved, size, dict(after)):
             found[pair] += count
@@ -80,8 +84,8 @@ def _saved(old: Holdings, new: Holdings) -> NDArray[np.float64]:
         raise InputError("instances are too large to compare", where="--from", mend="plan without it")
     total = np.zeros((old.devices, new.devices))
     for kind in KINDS:
-        for tier in old.tiers:
-            for target in new.tiers:
+        for tier in old.used(kind):
+            for target in new.used(kind):
                 total += common_bytes(old, new, kind, tier, target) * (1.0 if tier == target else 1e-9)
     return total
 
@@ -112,7 +116,8 @@ def _pair_runs(
     for i, a in enumerate(old):
         for j, b in enumerate(new):
             side = sides[b.roles[0].pool]
-            free = size <= side.node or side.tp == 1 or side.tp > side.node
+            alone = size == side.holdings.devices and (side.tp == 1 or side.tp > side.node)
+            free = size <= side.node or alone
             inner[i, j] = _inside(a.roles, b.roles, saved) if free else _by_node(a.roles, b.roles, saved, side.node)
     gain = np.array([[inner[i, j][0] for j in range(len(new))] for i in range(len(old))]).reshape(len(old), len(new))
     flow = pair_classes(gain, _counts(old), _counts(new))

@@ -107,12 +107,12 @@ class _Pair:
     def __init__(self, old: Holdings | None, new: Holdings, pool: PoolContext) -> None:
         self.pool, self.tiers = pool, new.tiers
         self.roles = {tier.id: tier.role for tier in pool.rates.tiers} | {pool.rates.memory_id: DEVICE}
-        self.needed = {(kind, tier): held_bytes(new, kind, tier) for kind in KINDS for tier in new.tiers}
+        self.needed = {(kind, tier): held_bytes(new, kind, tier) for kind in KINDS for tier in new.used(kind)}
         self.common: dict[tuple[str, str, str], NDArray[np.float64]] = {}
         if old is not None:
             for kind in KINDS:
-                for tier in old.tiers:
-                    for target in new.tiers:
+                for tier in old.used(kind):
+                    for target in new.used(kind):
                         block = common_bytes(old, new, kind, tier, target)
                         if block.any():
                             self.common[kind, tier, target] = block

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from planner.errors import InputError
 from planner.hardware import figures_of
+from planner.hardware.schema import DIMENSIONS
 from planner.performance import attention_dtype
 from planner.plans.inputs import Context, Inputs, PoolContext, build_context
 from planner.plans.space import affordable_units
-from planner.quantities import Figure
+from planner.quantities import Figure, readable
 
+FEW = 3
+"""So many missing figures are named with their reasons, and each with its setting."""
 _UNUSED = {"write"}
 """Writes are not planned."""
 
@@ -81,13 +84,27 @@ def refuse_unknown(inputs: Inputs) -> None:
     missing = {address: figure for each in contexts for address, figure in unknown_needs(each).items()}
     if not missing:
         return
-    named = ", ".join(f"{name} ({figure.reason})" for name, figure in missing.items())
-    gifts = " ".join(f"--set {name}={'default' if figure.has_default else 'VALUE'}" for name, figure in missing.items())
-    accept = " (default accepts the one that the profile states)" if any(f.has_default for f in missing.values()) else ""
+    few = len(missing) <= FEW
+    named = ", ".join(f"{name} ({_why(figure, name)})" if few else name for name, figure in missing.items())
+    stated = [name for name, figure in missing.items() if figure.has_default]
+    shown = missing if few else {name: missing[name] for name in (*stated, *missing)[:1]}
+    gifts = " ".join(f"--set {name}={'default' if name in stated else 'VALUE'}" for name in shown)
+    if not few:
+        named = f"{len(missing)} figures: {named}"
+        gifts = f"each in the profile or as in {gifts}"
+    accept = " (default accepts the one that the profile states)" if stated else ""
     kinds = sorted({pool.rates.memory_kind for pool in context.pools.values()})
     leave = {f"{p.system.id}.{part}." for p in context.pools.values() for part in ("tier", "link")}
     avoid = f", or leave those memories out with --tiers {','.join(kinds)}" if all(_below(n, leave) for n in missing) else ""
     raise InputError(f"not known: {named}", where="hardware", mend=f"give {gifts}{accept}{avoid}")
+
+
+def _why(figure: Figure, address: str) -> str:
+    """Why it is not known, and the default that could be accepted."""
+    if not figure.has_default:
+        return figure.reason
+    value = readable(figure.value, DIMENSIONS[address.rpartition(".")[2]], figure.lowest, figure.highest)
+    return f"default {value}; {figure.reason}"
 
 
 def _below(address: str, parts: set[str]) -> bool:

@@ -158,6 +158,8 @@ def pool_state(pool: PoolContext, decision: PoolDecision, placed: np.ndarray | N
     point: Vertex | None = None
     if placed is not None:
         shares = placed
+    elif decision.basis is None and pool.displaced:
+        raise InputError("needs a placement: constraints keep an item out of device memory", where="plan: pools")
     elif decision.basis is None:
         shares = resident_shares(problem)
     else:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from planner.footprint.memory import cache_bytes_per_sequence
-from planner.footprint.pieces import Window
+from planner.footprint.pieces import Window, cache_parts
 from planner.plans.evaluate import admitted_sequences, reserved_bytes
 from planner.plans.experts import slots_of
 from planner.plans.operate import PoolState
-from planner.plans.tiers import class_name
+from planner.plans.window_items import class_name, table_sizes
 
 
 def window_label(window: Window, layers: int) -> str:
@@ -53,7 +53,7 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
                 spread = decision.tp * decision.dp
                 before = 0
                 for place, count in enumerate(sizes := block.routed.class_sizes):
-                    name = class_name(place, len(sizes))
+                    name = class_name("routed experts", place, len(sizes))
                     total = size * count
                     rows.append((number, name, f"{label}: {name}", total, decision.replicas, total / spread))
                     copies_here = (slots - block.routed.experts) * (before + count) // block.routed.experts
@@ -63,20 +63,24 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
                         extra, text = size * copies_here, name.replace("routed experts", "redundant expert slots")
                         rows.append((number, name, f"{label}: {text}", extra, decision.replicas, extra / spread))
             for table in block.lookups:
-                if table.bytes:
-                    ways = min(decision.tp, table.tensor_axis)
-                    copies = groups * decision.tp / ways
-                    tables = block.lookups[0].label
-                    rows.append((number, tables, f"{label}: {table.label}", table.bytes, copies, table.bytes / ways))
-        caches: dict[int, int] = {}
-        for block in window.blocks:
-            for cache in block.caches:
+                ways = min(decision.tp, table.tensor_axis)
+                copies = groups * decision.tp / ways
+                for place, size in enumerate(sizes := table_sizes(table)):
+                    name = class_name(block.lookups[0].label, place, len(sizes))
+                    text = class_name(table.label, place, len(sizes))
+                    if size:
+                        total = size * window.layers
+                        rows.append((number, name, f"{label}: {text}", total, copies, total / ways))
+        for name, members in cache_parts(window).items():
+            caches: dict[int, int] = {}
+            for at, place in members:
+                cache = window.blocks[at].caches[place]
                 ways = min(min(decision.tp, cache.tensor_axis) * decision.cp, decision.tp)
                 size = cache_bytes_per_sequence(cache, workload.reserved_tokens, runtime.page_tokens) * window.layers
                 caches[ways] = caches.get(ways, 0) + size * sequences * groups
-        for ways, size in sorted(caches.items()):
-            if size:
-                rows.append((number, "KV cache", f"{label}: KV cache", size, decision.tp / ways, size / groups / ways))
+            for ways, size in sorted(caches.items()):
+                if size:
+                    rows.append((number, name, f"{label}: {name}", size, decision.tp / ways, size / groups / ways))
     return rows
 
 
@@ -88,6 +92,8 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
     problem, decision = state.problem, state.decision
     held: dict[tuple[int, str], dict[str, float]] = {}
     modes: dict[tuple[int, str, str], set[str]] = {}
+    spread: dict[tuple[int, str, str], float] = {}
+    below = {tier.id: tier for tier in state.pool.rates.tiers}
     alike = state.pool.pieces.stage_counts(decision.pp)
     layers_total: dict[int, int] = {}
     for number, counts in zip(alike, problem.stages, strict=True):
@@ -101,7 +107,13 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
         tiers = held.setdefault((item.window, item.name), {})
         tiers[choice.tier] = tiers.get(choice.tier, 0.0) + float(share) * weight
         modes.setdefault((item.window, item.name, choice.tier), set()).add(choice.mode)
-    how = {"resident": "resident", "stream": "streamed each pass", "fetch": "fetched on demand"}
+        spread[(item.window, item.name, choice.tier)] = item.held_in(below.get(choice.tier)) / item.held
+    how = {
+        "resident": "resident",
+        "stream": "streamed each pass",
+        "fetch": "fetched on demand",
+        "prefetch": "fetched ahead by token",
+    }
     most = _most_per_device(state)
     rows = []
     parts = _parts(state)
@@ -115,7 +127,8 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
         for tier, share in tiers.items():
             part = share / total
             access = " and ".join(how[m] for m in sorted(modes[(window, item_name, tier)]))
-            copies_number: float | int = int(copies) if float(copies).is_integer() else copies
+            here = round(copies * spread[(window, item_name, tier)], 9)
+            copies_number: float | int = int(here) if here.is_integer() else here
             rows.append(
                 {
                     "item": label,
@@ -123,7 +136,7 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
                     "share": part,
                     "copies": copies_number,
                     "item_bytes": size,
-                    "bytes": round(size * part * copies),
+                    "bytes": round(size * part * here),
                     "max_bytes_per_device": math.ceil(most[(window, item_name, tier)] * portion),
                     "access": access,
                 }
@@ -150,6 +163,7 @@ def placement_rows(state: PoolState) -> list[dict[str, Any]]:
 def _most_per_device(state: PoolState) -> dict[tuple[int, str, str], float]:
     """Bytes of a window's item in a tier on the fullest device."""
     problem = state.problem
+    tiers = {tier.id: tier for tier in state.pool.rates.tiers}
     most: dict[tuple[int, str, str], float] = {}
     for stage, counts in enumerate(problem.stages):
         here: dict[tuple[int, str, str], float] = {}
@@ -157,7 +171,8 @@ def _most_per_device(state: PoolState) -> dict[tuple[int, str, str], float]:
             item = problem.items[choice.item]
             if choice.stage == stage and share > 1e-12:
                 key = (item.window, item.name, choice.tier)
-                here[key] = here.get(key, 0.0) + item.held * counts[item.window] * float(share)
+                held = item.held_in(tiers.get(choice.tier))
+                here[key] = here.get(key, 0.0) + held * counts[item.window] * float(share)
         for key, value in here.items():
             most[key] = max(most.get(key, 0.0), value)
     return most
@@ -169,10 +184,7 @@ def _staging(state: PoolState) -> list[float]:
     per_stage = [0.0] * len(problem.stages)
     for choice, share in zip(problem.choices, state.shares, strict=True):
         item = problem.items[choice.item]
-        if choice.mode == "resident" or item.kind == "lookup":
-            continue
-        buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
-        per_stage[choice.stage] += 2.0 * min(buffered, item.held) * float(share)
+        per_stage[choice.stage] += item.staged(choice.mode, problem.stages[choice.stage][item.window]) * float(share)
     return per_stage
 
 
@@ -191,9 +203,7 @@ def memory_summary(state: PoolState) -> dict[str, Any]:
             if choice.mode == "resident":
                 name = "kv_cache" if item.kind == "cache" else "weights"
                 parts[name] += item.held * counts[item.window] * float(share)
-            elif item.kind != "lookup":
-                buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
-                parts["staging"] += 2.0 * min(buffered, item.held) * float(share)
+            parts["staging"] += item.staged(choice.mode, counts[item.window]) * float(share)
         used_by_stage.append({name: math.ceil(value - 1e-6) for name, value in parts.items()})
     fullest = max(used_by_stage, key=lambda parts: sum(parts.values()))
     below: dict[str, int] = {}

@@ -13,10 +13,11 @@ from planner.errors import InputError, VerificationError
 from planner.plans.assemble import SCHEMA_VERSION, Certificate
 from planner.plans.expert_bounds import MAX_EXPERTS
 from planner.plans.experts import ExpertMap, even_split
-from planner.plans.inputs import Inputs, Variant
+from planner.plans.inputs import Inputs, Previous, Variant
 from planner.plans.operate import Decision, PoolDecision
 from planner.plans.pareto import Front, Point
-from planner.plans.schema import Experts, Plan
+from planner.plans.schema import Experts, Plan, SlotMap
+from planner.plans.transition import Row, Transition
 
 _Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -133,6 +134,10 @@ def decision_of(plan: Plan, where: str) -> Decision:
 
 
 def _map(row: Experts, where: str) -> ExpertMap:
+    return _slots(row, row.pool, where)
+
+
+def _slots(row: Experts | SlotMap, phase: str, where: str) -> ExpertMap:
     widths = {len(layer) for layer in row.physical_to_logical} | {len(layer) for layer in row.split or ()}
     if widths != {row.ranks * row.slots_per_rank}:
         raise InputError("a layer does not have ranks x slots_per_rank slots", where=where)
@@ -141,13 +146,16 @@ def _map(row: Experts, where: str) -> ExpertMap:
     if experts > MAX_EXPERTS:
         raise InputError(f"names expert {experts - 1}", where=where)
     split = even_split(physical, experts) if row.split is None else np.array(row.split, dtype=float)
-    return ExpertMap(row.pool, row.ranks, row.slots_per_rank, physical, split)
+    return ExpertMap(phase, row.ranks, row.slots_per_rank, physical, split)
 
 
 def least_of(plan: Plan, where: str) -> Decision | None:
-    """The decision of least TPOT, if the plan states one."""
-    least = plan.explanation.get("least_tpot")
-    return None if least is None else _short(least, where, "explanation.least_tpot")
+    """The decision of least TPOT, if the plan states one; with the plan's maps of experts where it is the plan's own."""
+    stated = plan.explanation.get("least_tpot")
+    if stated is None:
+        return None
+    least, chosen = _short(stated, where, "explanation.least_tpot"), decision_of(plan, where)
+    return chosen if least == chosen else least
 
 
 def front_of(plan: Plan, where: str) -> Front | None:
@@ -164,6 +172,31 @@ def front_of(plan: Plan, where: str) -> Front | None:
         for number, point in enumerate(plan.pareto.points)
     ]
     return Front(tuple(points), plan.pareto.stopped)
+
+
+def previous_of(previous: Previous, where: str) -> Decision:
+    """The decision of the plan to take over from."""
+    data = {"pools": [pool.model_dump() for pool in previous.pools], "units": previous.units}
+    maps = tuple(_map(row, f"{where}: inputs.previous.experts.{i}") for i, row in enumerate(previous.experts))
+    return replace(_short(data, where, "inputs.previous"), experts=maps)
+
+
+def transition_of(plan: Plan, inputs: Inputs, where: str) -> Transition | None:
+    """The transition, if the plan states one."""
+    stated = plan.transition
+    if stated is None or inputs.previous is None:
+        return None
+    rows = []
+    for number, row in enumerate(stated.alternatives):
+        path = f"transition.alternatives.{number}"
+        if any(one.map >= len(stated.maps) for one in row.maps):
+            raise InputError(f"{path}.maps names a map that is not there", where=where)
+        maps = tuple(_slots(stated.maps[one.map], one.pool, f"{where}: transition.maps.{one.map}") for one in row.maps)
+        decision = _short(row.model_dump(include={"pools", "units"}), where, path)
+        rows.append(Row(row.name, replace(decision, experts=maps), row.bound, dict(row.nodes)))
+    if stated.chosen not in [row.name for row in rows]:
+        raise InputError("transition.chosen names no alternative", where=where)
+    return Transition(previous_of(inputs.previous, where), tuple(rows), stated.chosen, stated.stopped)
 
 
 def _short(data: Any, where: str, path: str) -> Decision:

@@ -212,7 +212,7 @@ class SlotsBelow(_Part):
 
 class Experts(_Part):
     """Where the experts of a pool's instances lie. Slot i of a layer is place ``i % slots_per_rank`` of rank
-    ``i // slots_per_rank``; ``split`` is ``null`` where copies of an expert serve alike."""
+    ``i // slots_per_rank``; ``split`` is ``null`` where copies of an expert serve alike; ``sha256`` is the map's fingerprint."""
 
     pool: Phase
     ranks: Annotated[int, Field(ge=1, le=65536, strict=True)]
@@ -220,6 +220,7 @@ class Experts(_Part):
     layers: list[Count]
     physical_to_logical: list[list[Count]]
     split: list[list[Share]] | None
+    sha256: str
     fullest_over_mean: ExpertLoads
     below: list[SlotsBelow]
 
@@ -252,6 +253,66 @@ class WorstCase(_Part):
     usd_per_million_blended: Amount
 
 
+class Moved(_Part):
+    """What each of so many devices takes in; ``seconds`` is ``null`` where no network is described."""
+
+    pool: Phase
+    devices: Count
+    bytes: Bytes
+    kept_bytes: Bytes
+    by_source: dict[str, Bytes]
+    seconds: Amount | None
+
+
+class MapOf(_Part):
+    """Which of the transition's maps a pool of an alternative has."""
+
+    pool: Phase
+    map: Count
+
+
+class Alternative(_Part):
+    """The best deployment under ``pins``; ``bound`` holds for everything in the space that they leave."""
+
+    name: str
+    pins: list[str]
+    bytes: Bytes
+    by_source: dict[str, Bytes]
+    seconds: Amount | None
+    objective: Number
+    bound: Number
+    gap: Amount
+    units: Annotated[list[Annotated[int, Field(ge=1, le=10_000_000, strict=True)]], Field(min_length=1, max_length=2)]
+    pools: Annotated[list[FrontPool], Field(min_length=1, max_length=2)]
+    maps: Annotated[list[MapOf], Field(max_length=2)]
+    nodes: dict[str, Annotated[str, Field(max_length=4096)]]
+
+
+class SlotMap(_Part):
+    """Experts on the ranks of an instance, as in ``Experts``."""
+
+    ranks: Annotated[int, Field(ge=1, le=65536, strict=True)]
+    slots_per_rank: Annotated[int, Field(ge=1, le=4096, strict=True)]
+    physical_to_logical: list[list[Count]]
+    split: list[list[Share]] | None
+
+
+class Transition(_Part):
+    """What moves when this plan takes over from the one before, and what else there was to choose from, by bytes moved."""
+
+    replaces: dict[str, Any]
+    bytes: Bytes
+    kept_bytes: Bytes
+    by_item: dict[str, Bytes]
+    by_source: dict[str, Bytes]
+    seconds: Amount | None
+    devices: list[Moved]
+    chosen: str
+    alternatives: Annotated[list[Alternative], Field(min_length=1, max_length=8)]
+    maps: Annotated[list[SlotMap], Field(max_length=16)]
+    stopped: str | None = None
+
+
 class Plan(_Part):
     """A deployment plan. ``inputs`` embeds everything it was computed from; no paths."""
 
@@ -274,6 +335,7 @@ class Plan(_Part):
     experts: list[Experts] | None = None
     explanation: dict[str, Any]
     pareto: Pareto | None = None
+    transition: Transition | None = None
     provenance: dict[str, Any]
     versions: dict[str, str]
     inputs: dict[str, Any]

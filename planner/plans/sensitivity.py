@@ -13,6 +13,7 @@ from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import right_hand_range
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate, operation_objective
 from planner.plans.placement import window_label
+from planner.plans.prefetch import WAIT
 
 
 def phase_parts(state: PoolState, phase: str) -> dict[str, Any]:
@@ -52,6 +53,8 @@ def resource_seconds(state: PoolState, phase: str) -> dict[str, float]:
     stage = state.times.slowest[phase]
     passes, memory = state.passes[phase], state.pool.rates.memory_id
     found: dict[str, float] = {}
+    if phase in state.times.carried:
+        return {state.times.carried[phase]: state.seconds[phase]}
 
     def add(name: str, seconds: float) -> None:
         if seconds:
@@ -62,7 +65,7 @@ def resource_seconds(state: PoolState, phase: str) -> dict[str, float]:
         if not repeat:
             continue
         time, binding = state.times.window_s[(stage, index, phase)], state.times.binding[(stage, index, phase)]
-        if binding != "base":
+        if binding != "base" and not binding.startswith(WAIT):
             add(binding, repeat * time)
             continue
         base = 0.0
@@ -76,7 +79,9 @@ def resource_seconds(state: PoolState, phase: str) -> dict[str, float]:
                 continue
             add("compute" if compute > moved else memory, repeat * max(compute, moved))
             add("network", repeat * network)
-        if time > base:
+        if binding.startswith(WAIT):
+            add(binding.removeprefix(WAIT), repeat * (time - base))
+        elif time > base:
             add(_slowest_fetch(state, stage, index), repeat * (time - base))
     add("runtime step", float(passes.step[0]))
     add("network", float(passes.hop[0]))

@@ -182,6 +182,7 @@ def declare_space(context: Context) -> Space:
                 for p in range(pools["prefill"].least_units, pools["prefill"].units + 1)
                 for d in range(pools["decode"].least_units, pools["decode"].units + 1)
                 if p * first.unit_devices > first.spare_devices and d * second.unit_devices > second.spare_devices
+                if _within_caps(first, second, p, d)
             ]
         else:
             pool, space = context.pools["mixed"], pools["mixed"]
@@ -198,6 +199,15 @@ def declare_space(context: Context) -> Space:
     sides = any(rule.sort == "pin" and rule.axis and rule.axis[0] for rule in constraints)
     aggregated = runtime.aggregated and not context.separate and "aggregated" in serving and not sides
     return Space(pools, aggregated, runtime.disaggregated and bool(splits), tuple(splits))
+
+
+def _within_caps(first: PoolContext, second: PoolContext, p: int, d: int) -> bool:
+    """Whether money and power allow so many units of both kinds of hardware together."""
+    options = first.inputs.options
+    usd, kw = options.max_usd_per_hour, options.max_power_kw
+    spent = p * first.usd_per_unit_hour + d * second.usd_per_unit_hour
+    drawn = (p * first.watts_per_unit + d * second.watts_per_unit) / 1e3
+    return (usd is None or spent <= usd * (1 + 1e-12)) and (kw is None or drawn <= kw * (1 + 1e-12))
 
 
 def _too_large() -> InputError:

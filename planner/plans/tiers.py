@@ -8,8 +8,10 @@ Per stage, window and phase the time ``t`` of one layer is at least
   known only when it is needed, so nothing hides it);
 - the device memory's time for all reads, plus writing and reading again what was staged;
 - the time of each resource (host memory, link, disk) for all that passes it: streams hide behind the layer, no more.
-A stage takes ``sum repeat * t + step + hop``; the slowest stage sets the phase. A streamed item needs a double buffer of
-one layer's share in device memory, a fetched one a double buffer of what one layer fetches.
+A stage takes ``sum repeat * t + step + hop``; the slowest stage sets the phase. Tables addressed by tokens are fetched ahead
+(``planner.plans.prefetch``). Entries of a cache that a layer chooses are fetched on demand, or all streamed. A cache of one
+window that others read moves for each of them. A streamed item needs a double buffer of one layer's share in device memory, a
+fetched one a double buffer of what one layer (fetched ahead: one pass) fetches.
 Units inside: milliseconds and GB (1e9 bytes).
 """
 
@@ -20,43 +22,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.footprint.memory import cache_bytes_per_sequence, cache_ways, lookup_bytes, routed_bytes, static_bytes
 from planner.footprint.pieces import ModelPieces
 from planner.footprint.shapes import Shapes
 from planner.performance.passes import PassTimes
 from planner.performance.rates import Rates
 from planner.plans.lp import Array, LinearProgram, Vertex
+from planner.plans.prefetch import WAIT, Ahead, Charged
+from planner.plans.window_items import Item, window_items
 
 TIE_BREAK = 1e-8
 """Cost of holding everything one tier lower than needed, relative to the objective with everything in device memory; orders equal
 optima (device first), and is taken off bounds."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One aggregated item of a window, per layer and device (bytes); ``reads`` and ``fetches`` by phase.
-
-    ``rows``: rows per token and bytes of each, for tables.
-    """
-
-    window: int
-    name: str
-    kind: str
-    held: float
-    reads: dict[str, float]
-    fetches: dict[str, float]
-    rows: tuple[tuple[float, float], ...] = ()
-
-    def amplification(self, granule: int) -> float:
-        """Bytes moved for each byte needed where rows (per token, bytes each) come from a tier of that granule."""
-        needed = sum(count * size for count, size in self.rows)
-        moved = sum(count * -(-size // granule) * granule for count, size in self.rows)
-        return moved / needed if needed else 1.0
-
-
-def class_name(place: int, classes: int) -> str:
-    """``routed experts``, or of which class by falling use."""
-    return "routed experts" if classes == 1 else f"routed experts, use class {place + 1} of {classes}"
 
 
 @dataclass(frozen=True)
@@ -81,42 +57,10 @@ class TierProblem:
     weights: dict[str, float]
     time_rows: tuple[tuple[int, int, str, str], ...]
     capacity_rows: dict[tuple[int, str], int]
-
-
-def window_items(
-    pieces: ModelPieces, shapes: Shapes, passes: Mapping[str, PassTimes], sequences: float, reserved_tokens: int, page_tokens: int
-) -> tuple[Item, ...]:
-    """The items of every window (draft last) with bytes held and moved per layer; ``shapes`` has one row."""
-    items: list[Item] = []
-    for number, window in enumerate((*pieces.windows, *pieces.draft)):
-        static = sum(float(static_bytes(block.static, shapes)[0]) for block in window.blocks)
-        if static:
-            reads = {p: sum(float(b.static_read[0]) for b in t.windows[number]) for p, t in passes.items()}
-            items.append(Item(number, "weights", "static", static, reads, dict.fromkeys(passes, 0.0)))
-        for index, block in enumerate(window.blocks):
-            if block.routed:
-                held = float(routed_bytes(block.routed, shapes)[0])
-                for place, size in enumerate(sizes := block.routed.class_sizes):
-                    part = {p: float(t.windows[number][index].routed_parts[place][0]) for p, t in passes.items()}
-                    reads = {p: float(t.windows[number][index].routed_read[0]) * part[p] for p, t in passes.items()}
-                    fetches = {p: float(t.windows[number][index].routed_fetches[0]) * part[p] for p, t in passes.items()}
-                    name = class_name(place, len(sizes))
-                    items.append(Item(number, name, "routed", held * size / block.routed.experts, reads, fetches))
-            table = sum(float(lookup_bytes(lookup, shapes)[0]) for lookup in block.lookups)
-            if table:
-                reads = {p: float(t.windows[number][index].lookup_read[0]) for p, t in passes.items()}
-                once = dict.fromkeys(passes, 1.0)
-                rows = tuple((lookup.rows_per_token, lookup.row_bytes) for lookup in block.lookups)
-                items.append(Item(number, block.lookups[0].label, "lookup", table, reads, once, rows))
-        cache = 0.0
-        for block in window.blocks:
-            for entry in block.caches:
-                size = cache_bytes_per_sequence(entry, reserved_tokens, page_tokens)
-                cache += float(np.ceil(size / cache_ways(shapes, entry.tensor_axis))[0]) * sequences
-        if cache:
-            reads = {p: sum(float(b.cache_read[0] + b.cache_write[0]) for b in t.windows[number]) for p, t in passes.items()}
-            items.append(Item(number, "KV cache", "cache", cache, reads, dict.fromkeys(passes, 0.0)))
-    return tuple(items)
+    pass_rows: tuple[tuple[int, str, str], ...]
+    """``(stage, phase, resource)`` of the rows by which a pass carries all that is fetched ahead in it."""
+    time_columns: tuple[tuple[int, int, str], ...]
+    """What the columns after those of the choices time: a layer of ``(stage, window, phase)``."""
 
 
 def build_tier_problem(
@@ -144,20 +88,18 @@ def build_tier_problem(
     layers = [(*stage, *(0 for _ in pieces.draft)) for stage in pieces.stage_table(shapes.pp)]
     layers[-1] = (*layers[-1][: len(pieces.windows)], *(w.layers for w in pieces.draft))
     lower = [tier for tier in rates.tiers if tier.id in tiers]
+    below = {tier.id: tier for tier in lower}
     choices: list[Choice] = []
     for stage, counts in enumerate(layers):
         for number, item in enumerate(items):
             if not counts[item.window]:
                 continue
-            if (item.name.split(",")[0], rates.memory_id) not in forbidden:
+            ruled_out = {memory for name, memory in forbidden if name in item.names}
+            if rates.memory_id not in ruled_out:
                 choices.append(Choice(stage, number, rates.memory_id, "resident"))
             for tier in lower:
-                if (item.name.split(",")[0], tier.id) in forbidden:
-                    continue
-                if item.kind != "lookup":
-                    choices.append(Choice(stage, number, tier.id, "stream"))
-                if item.kind in ("routed", "lookup"):
-                    choices.append(Choice(stage, number, tier.id, "fetch"))
+                if tier.id not in ruled_out:
+                    choices += [Choice(stage, number, tier.id, mode) for mode in item.modes]
     windows = [
         (stage, window, phase)
         for stage, counts in enumerate(layers)
@@ -189,13 +131,11 @@ def build_tier_problem(
     for index, choice in enumerate(choices):
         item = items[choice.item]
         placed[(choice.stage, choice.item)][index] = 1.0
-        held = item.held * layers[choice.stage][item.window] / 1e9
-        capacity.setdefault((choice.stage, choice.tier), {})[index] = held
+        count = layers[choice.stage][item.window]
+        capacity.setdefault((choice.stage, choice.tier), {})[index] = item.held_in(below.get(choice.tier)) * count / 1e9
         if choice.mode != "resident":
-            buffered = item.held if choice.mode == "stream" else max(item.reads.values(), default=0.0)
-            buffered = 0.0 if item.kind == "lookup" else min(buffered, item.held)
             buffers = capacity.setdefault((choice.stage, rates.memory_id), {})
-            buffers[index] = buffers.get(index, 0.0) + 2.0 * buffered / 1e9
+            buffers[index] = buffers.get(index, 0.0) + item.staged(choice.mode, count) / 1e9
     for (stage, number), entries in placed.items():
         row(f"placed {stage}/{items[number].window}/{items[number].name}", entries, 1.0, True)
     capacity_rows: dict[tuple[int, str], int] = {}
@@ -203,12 +143,15 @@ def build_tier_problem(
     for (stage, tier_id), entries in sorted(capacity.items()):
         capacity_rows[(stage, tier_id)] = row(f"capacity {stage}/{tier_id}", entries, sizes[tier_id] / 1e9)
     time_rows: list[tuple[int, int, str, str]] = []
-    below = {tier.id: tier for tier in lower}
     carried = {tier.id: {rid: tier_rate(tier.resources, rid) for rid, _ in tier.resources} for tier in lower}
     movable: dict[tuple[int, int], list[int]] = {}
+    charged: dict[tuple[int, int, str], Charged] = {}
     for index, choice in enumerate(choices):
-        if choice.mode != "resident":
-            movable.setdefault((choice.stage, items[choice.item].window), []).append(index)
+        if choice.mode in ("stream", "fetch"):
+            owner = items[choice.item]
+            for reader in owner.windows:
+                for reading in _reading_stages(layers, choice.stage, owner.window, reader):
+                    movable.setdefault((reading, reader), []).append(index)
     for position, (stage, window, phase) in enumerate(windows):
         column = first_time + position
         blocks = passes[phase].windows[window]
@@ -222,13 +165,9 @@ def build_tier_problem(
         for index in movable.get((stage, window), ()):
             choice = choices[index]
             item, tier = items[choice.item], below[choice.tier]
-            read = item.reads[phase] * item.amplification(tier.granule)
-            if choice.mode == "stream":
-                moved = item.held if item.kind == "routed" else read
-            else:
-                moved = read
-                fetch = read / tier.bytes_per_s + item.fetches[phase] * tier.latency
-                exposed[index] = fetch * 1e3
+            moved = item.moved(choice.mode, tier.granule, phase, window)
+            if item.exposed(choice.mode, phase, window):
+                exposed[index] = (moved / tier.bytes_per_s + item.fetches[phase] * tier.latency) * 1e3
             extra = moved if item.kind in ("routed", "static") else 0.0
             memory[index] = extra / rates.memory_bytes_per_s * 1e3
             for rid, rate in carried[tier.id].items():
@@ -242,6 +181,14 @@ def build_tier_problem(
             if rid in loads:
                 row(f"time {stage}/{window}/{phase}/{rid}", {**loads[rid], column: -1.0}, 0.0)
                 time_rows.append((stage, window, phase, rid))
+        charged[(stage, window, phase)] = Charged(column, base * 1e3, exposed, loads)
+    ahead = Ahead(pieces, layers, passes, charged)
+    for index, choice in enumerate(choices):
+        if choice.mode == "prefetch":
+            ahead.add(index, choice.stage, items[choice.item], below[choice.tier])
+    for needy, kind, entries, bound in ahead.deadline_rows():
+        row("time " + "/".join((*(str(part) for part in needy), kind)), entries, bound)
+        time_rows.append((*needy, kind))
     for stage, _ in enumerate(layers):
         for number, phase in enumerate(phases):
             summed = {first_phase + number: -1.0}
@@ -250,6 +197,10 @@ def build_tier_problem(
                     summed[first_time + position] = passes[phase].repeats[stage][window]
             fixed = float(passes[phase].step[0] + passes[phase].hop[0])
             row(f"stage {stage}/{phase}", summed, -fixed * 1e3)
+    pass_rows: list[tuple[int, str, str]] = []
+    for stage, phase, rid, entries in ahead.pass_rows():
+        row(f"pass {stage}/{phase}/{rid}", {**entries, first_phase + phases.index(phase): -1.0}, 0.0)
+        pass_rows.append((stage, phase, rid))
     if period_s is not None:
         row("period", {first_phase + number: 1.0 for number in range(len(phases))}, period_s * 1e3)
     matrix = np.zeros((len(rows), len(columns)))
@@ -267,7 +218,30 @@ def build_tier_problem(
             share = item.held * layers[choice.stage][item.window] / total
             cost[index] = TIE_BREAK * resident_ms * depth[choice.tier] * share
     program = LinearProgram(tuple(columns), tuple(rows), cost, matrix, np.array(limit, dtype=float), np.array(equal, dtype=bool))
-    return TierProblem(program, items, tuple(choices), tuple(layers), phases, dict(weights), tuple(time_rows), capacity_rows)
+    return TierProblem(
+        program,
+        items,
+        tuple(choices),
+        tuple(layers),
+        phases,
+        dict(weights),
+        tuple(time_rows),
+        capacity_rows,
+        tuple(pass_rows),
+        tuple(windows),
+    )
+
+
+def _reading_stages(layers: list[tuple[int, ...]], stage: int, owner: int, reader: int) -> list[int]:
+    """The stages whose layers of window ``reader`` read what ``owner`` holds in ``stage``: that stage, and those after it up to
+    the next that holds some."""
+    found = []
+    for later in range(stage, len(layers)):
+        if later > stage and layers[later][owner]:
+            break
+        if layers[later][reader]:
+            found.append(later)
+    return found
 
 
 def tier_rate(resources: tuple[tuple[str, float], ...], rid: str) -> float:
@@ -280,13 +254,14 @@ class Evaluated:
     """Times that a placement gives, recomputed from its shares alone (seconds).
 
     ``phase_s``: slowest stage of each phase; ``window_s``: one layer by (stage, window, phase); ``binding``: the row kind
-    that sets it; ``extra_s``: exposed or overflowing time beyond the base.
+    that sets it; ``carried``: the resource that sets a phase, where it carries more in a pass than its layers hide.
     """
 
     phase_s: dict[str, float]
     window_s: dict[tuple[int, int, str], float]
     binding: dict[tuple[int, int, str], str]
     slowest: dict[str, int]
+    carried: dict[str, str]
 
 
 def evaluate_shares(problem: TierProblem, shares: Array) -> Evaluated:
@@ -301,6 +276,10 @@ def evaluate_shares(problem: TierProblem, shares: Array) -> Evaluated:
     for stage, window, phase, kind in problem.time_rows:
         index = names[f"time {stage}/{window}/{phase}/{kind}"]
         value = (float(program.matrix[index, :count] @ shares[:count]) - float(program.limit[index])) / 1e3
+        if kind.startswith(WAIT):  # less the layers before it, whose times are known here: rows stand in the order of need
+            for other in np.flatnonzero(program.matrix[index, count:]):
+                if (before := problem.time_columns[other]) != (stage, window, phase):
+                    value += float(program.matrix[index, count + other]) * window_s[before]
         key = (stage, window, phase)
         if key not in window_s or value > window_s[key] * (1 + 1e-12):
             window_s[key], binding[key] = value, kind
@@ -314,7 +293,12 @@ def evaluate_shares(problem: TierProblem, shares: Array) -> Evaluated:
                     total += float(program.matrix[index, columns[f"t {stage}/{window}/{phase}"]]) * value
             if phase not in phase_s or total > phase_s[phase]:
                 phase_s[phase], slowest[phase] = total, stage
-    return Evaluated(phase_s, window_s, binding, slowest)
+    carried: dict[str, str] = {}
+    for stage, phase, rid in problem.pass_rows:
+        total = float(program.matrix[names[f"pass {stage}/{phase}/{rid}"], :count] @ shares[:count]) / 1e3
+        if total > phase_s[phase] * (1 + 1e-12):
+            phase_s[phase], slowest[phase], carried[phase] = total, stage, rid
+    return Evaluated(phase_s, window_s, binding, slowest, carried)
 
 
 def resident_shares(problem: TierProblem) -> Array:
@@ -346,15 +330,13 @@ def dual_bound(problem: TierProblem, point: Vertex) -> float:
 def elastic(problem: TierProblem) -> TierProblem:
     """The problem whose capacity and period limits may all give way by one amount (GB, ms) that is minimised.
 
-    Its optimum is zero if and only if the problem has a placement; an item that may lie nowhere makes it one.
+    Its optimum is zero if and only if the problem has a placement.
     """
     program = problem.program
     column = np.zeros((len(program.rows), 1))
     for number, name in enumerate(program.rows):
         if name.startswith("capacity ") or name == "period":
             column[number, 0] = -1.0
-        elif program.equal[number] and not program.matrix[number].any():
-            column[number, 0] = 1.0
     cost = np.zeros(len(program.columns) + 1)
     cost[-1] = 1.0
     relaxed = LinearProgram(

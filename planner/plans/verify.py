@@ -16,14 +16,27 @@ from typing import Any
 from planner.errors import InputError
 from planner.plans.assemble import assemble
 from planner.plans.bounds import DUAL_TOLERANCE
+from planner.plans.constraints import kept
+from planner.plans.experts import maps_wanted
 from planner.plans.inputs import Context, Inputs, at_variant, build_context
 from planner.plans.intervals import within_high
 from planner.plans.numbers import GAP_DECIMALS
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate
 from planner.plans.pareto import GAP, LIMITS, front_violations
-from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of
+from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of, transition_of
 from planner.plans.schema import Plan
 from planner.plans.space import Space, declare_space
+from planner.plans.transition import (
+    CHOICE,
+    ROWS,
+    RULES,
+    Transition,
+    broken_pins,
+    old_operation,
+    restricted,
+    rules_of,
+    transition_violations,
+)
 
 RELATIVE = 1e-9
 
@@ -56,6 +69,17 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"pareto\.points\.\d+\.tpot_limit_ms", LIMITS),
     (r"pareto\.points\.\d+\.(gap|bound)|pareto\.(proved|stopped)", GAP),
     (r"pareto\..*", "front: every number of a point follows from its configuration"),
+    (r"transition\.alternatives\.\d+\.(gap|bound)", RULES),
+    (r"transition\.alternatives.*", ROWS),
+    (r"transition\.(chosen|stopped)", CHOICE),
+    (r"transition.*", "transition: bytes needed on a device and not there already, over its slowest link"),
+    (r"experts\.\d+\.fullest_over_mean\..*", "experts: load of the fullest rank over the mean"),
+    (r"experts\.\d+\.below\..*", "experts: the least used slots of a rank lie below, as many as the placement's share"),
+    (r"experts\.\d+\.sha256", "experts: the map's fingerprint"),
+    (
+        r"experts.*",
+        "experts: a map for every pool of several ranks; every expert has a slot, and its copies serve all its tokens",
+    ),
     (r"provenance\..*", "provenance: the figures of the embedded inputs"),
     (r"versions\..*", "versions"),
 )
@@ -107,6 +131,9 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
         ]
         if violations:
             return violations, []
+        wanted, maps = maps_wanted(context, decision), [(one.phase, one.ranks) for one in decision.experts]
+        if wanted != maps:
+            return [Violation("experts", equation_of("experts"), wanted, maps)], []
         operations = [operate(contexts[d.variant], d) for _, d in stated]
         for (prefix, _), operation in zip(stated, operations, strict=True):
             violations += [replace(v, path=prefix + v.path) for v in _placements(operation)]
@@ -114,8 +141,15 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
             return violations, []
         if front:
             front = replace(front, operations=tuple(operations[len(operations) - len(front.points) :]))
-        expected = assemble(context, decision, certificate_of(plan), least, front)
+        transition = transition_of(plan, inputs, where)
+        if transition:
+            violations = _transition_violations(inputs, transition)
+            if violations:
+                return violations, []
+        expected = assemble(context, decision, certificate_of(plan), least, front, transition)
     except InputError as error:
+        if "experts" in error.where:
+            return [Violation("experts", equation_of("experts"), "a map of this model's experts", str(error))], []
         return [
             Violation("pools", "configuration: what the plan was computed for", "a configuration of this space", str(error))
         ], []
@@ -129,6 +163,11 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
         violations.append(Violation("pareto", equation_of("pareto.points"), inputs.options.pareto, plan.pareto is not None))
     if front:
         violations += [Violation(*entry) for entry in front_violations(context, front)]
+    if (transition is None) != (inputs.previous is None):
+        violations.append(Violation("transition", RULES, inputs.previous is not None, plan.transition is not None))
+    if transition:
+        stated, bound = expected["transition"]["alternatives"], expected["certificate"]["bound"]
+        violations += [Violation(*entry) for entry in transition_violations(context, decision, transition, stated, bound)]
     if full and not violations:
         from planner.plans.closure import space_violations
 
@@ -145,6 +184,7 @@ def _shape_violations(context: Context, space: Space, decision: Decision) -> lis
         return [Violation("pools", "configuration: one mixed pool, or prefill then decode", wanted, phases)]
     if len(decision.units) != len(context.pools):
         return [Violation("units", "devices: one entry per kind of hardware", len(context.pools), len(decision.units))]
+    found += _constraint_violations(context, space, decision)
     for index, pool in enumerate(decision.pools):
         declared = space.pools.get(pool.phase) or space.pools.get("mixed")
         path = f"pools.{index}.configuration"
@@ -165,6 +205,44 @@ def _shape_violations(context: Context, space: Space, decision: Decision) -> lis
             found.append(
                 Violation(f"{path}.prefill_tokens_per_rank", "configuration: within the space", list(declared.chunks), pool.chunk)
             )
+    return found
+
+
+def _constraint_violations(context: Context, space: Space, decision: Decision) -> list[Violation]:
+    """What constraints say of the deployment as a whole: how it serves, its units and how its devices are split."""
+    constraints = context.inputs.options.constraints
+    mode, present = ("aggregated", space.aggregated) if len(decision.pools) == 1 else ("disaggregated", space.disaggregated)
+    if not present:
+        return [Violation("mode", "configuration: serving within the space", "a kind of serving of the space", mode)]
+    found = [
+        Violation(f"units.{index}.units", "configuration: units within the space", "as pinned", units)
+        for index, units in enumerate(decision.units)
+        if not kept(constraints, "units", [units])
+    ]
+    if any(rule.axis and rule.axis[1] == "devices" for rule in constraints) and len(decision.pools) == 2:
+        prefill, decode = (pool.devices for pool in decision.pools)
+        if not any(s[0] >= prefill and s[1] >= decode and decision.units == s[2:][: len(decision.units)] for s in space.splits):
+            found.append(Violation("pools", "configuration: a split of the space", "as constrained", [prefill, decode]))
+    return found
+
+
+def _transition_violations(inputs: Inputs, transition: Transition) -> list[Violation]:
+    """The old plan's placement is a vertex; every alternative is inside its pins and the limits."""
+    found = [replace(v, path=f"inputs.previous.{v.path}") for v in _placements(old_operation(inputs, transition.old))]
+    rules = rules_of(transition.old)
+    for number, row in enumerate(transition.rows):
+        path = f"transition.alternatives.{number}."
+        inside = restricted(inputs, rules[row.name]) if row.name in rules else None
+        if inside is None or row.decision.variant not in inside.options.variants:
+            found.append(Violation(f"{path}name", RULES, list(rules), f"{row.name[:80]} {row.decision.variant.label}"))
+            continue
+        context = build_context(inside, row.decision.variant)
+        here = _shape_violations(context, declare_space(context), row.decision)
+        here += [Violation("pools", RULES, rule, "broken") for rule in broken_pins(inside, row.decision)]
+        if not here:
+            operation = operate(context, row.decision)
+            here = [*_placements(operation), *_limit_violations(context, operation)]
+        found += [replace(v, path=path + v.path) for v in here]
     return found
 
 
@@ -206,7 +284,9 @@ def _bound_violations(plan: Plan) -> list[Violation]:
 
 def _high_violations(inputs: Inputs, plan: Plan) -> list[Violation]:
     """The 90th percentile of what is predicted is within the limits on it."""
-    limits = ((name, getattr(inputs.options, f"high_{name}_s"), getattr(plan.prediction, f"{name}_ms")) for name in ("ttft", "tpot"))
+    limits = (
+        (name, getattr(inputs.options, f"high_{name}_s"), getattr(plan.prediction, f"{name}_ms")) for name in ("ttft", "tpot")
+    )
     return [
         Violation(f"prediction.{name}_ms.high", f"limit: {name.upper()} at the 90th percentile (ms)", limit * 1e3, value.high)
         for name, limit, value in limits
@@ -263,7 +343,7 @@ def _same(expected: Any, found: Any, path: str) -> bool:
     if isinstance(expected, float) or isinstance(found, float):
         if not isinstance(expected, int | float) or not isinstance(found, int | float):
             return False
-        if path == "certificate.gap" or re.fullmatch(r"pareto\.points\.\d+\.gap", path):
+        if path == "certificate.gap" or re.fullmatch(r"(pareto\.points|transition\.alternatives)\.\d+\.gap", path):
             step = 10.0**-GAP_DECIMALS
             return found == round(found, GAP_DECIMALS) and abs(expected - found) <= 1.5 * step
         return abs(expected - found) <= RELATIVE * max(abs(expected), abs(found)) and math.isfinite(found)

@@ -2,5 +2,6 @@
 
 from planner.search.plan import solve
 from planner.search.tables import Stop
+from planner.search.warm import replan, take_over
 
-__all__ = ["Stop", "solve"]
+__all__ = ["Stop", "replan", "solve", "take_over"]

@@ -231,7 +231,7 @@ class Search:
             rate = rate_of_merit(self.context, self.space, self.charge, group, node.row, low, merit)
             guess = at_rate(self.context.pools["mixed"], decision, rate) if rate else math.inf
         placed = self._place(node, low, guess, weigh_batch(self.charge, low, high))
-        merit, _, tpot = self._merit(node, Shown(math.inf if placed.seconds is None else placed.bound_s, rate), placed)
+        merit, _, tpot = self._merit(node, Shown(placed.bound_s, rate), placed)
         merit = min(merit, -node.priority) if placed.seconds is not None or rate else 0.0
         sort = ("J" if placed.seconds is None else "W") + repr(rate) if rate else "I" if placed.seconds is None else "B"
         proof = f"{sort}:{placed.basis}"
@@ -240,7 +240,8 @@ class Search:
                 merit, proof = self._least_tpot(node, merit, proof)
             else:
                 self._offer_at(node, high)
-        self._close(node, proof)
+        if placed.bound_s > 0.0 or not rate:
+            self._close(node, proof)
         if low == high or merit <= self.floor:
             self.bound = max(self.bound, merit)
             return []
@@ -283,8 +284,7 @@ class Search:
         merit = self._merit(node, Shown(below), unlimited)[0]
         for _ in range(40):
             placed = self._place(node, node.low, probe)
-            shown = math.inf if placed.seconds is None else placed.bound_s
-            if shown > probe:
+            if placed.bound_s > probe:
                 below = probe
                 proof = f"{'I' if placed.seconds is None else 'V'}{probe!r}:{placed.basis}"
                 if placed.seconds is not None and self._offer(node, node.low, placed):

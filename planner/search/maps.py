@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from planner.plans.experts import ExpertMap, expert_count, expert_shares, routed_layers, slots_of, with_map
+from planner.plans.experts import ExpertMap, expert_shares, has_use, maps_wanted, routed_layers, slots_of, with_map
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.operate import Decision
 from planner.search.find import Found
@@ -35,12 +35,6 @@ def make_map(pool: PoolContext, phase: str, ranks: int) -> ExpertMap:
     return ExpertMap(phase, ranks, slots, found.physical_to_logical, found.split)
 
 
-def has_use(context: Context) -> bool:
-    """Whether the plan of this problem maps experts: they are not all used alike, or have copies."""
-    uneven = context.inputs.workload.experts.kind != "uniform" or context.variant.redundant > 0
-    return uneven and any(expert_count(pool.pieces) for pool in context.pools.values())
-
-
 def mapped(context: Context, maps: Maps) -> Context:
     """The context with the load of known maps in place of bounds."""
     known = [expert_map for (redundant, _), expert_map in sorted(maps.items()) if redundant == context.variant.redundant]
@@ -57,16 +51,12 @@ def mapped(context: Context, maps: Maps) -> Context:
 
 def with_maps(context: Context, decision: Decision, maps: Maps) -> tuple[Decision, bool]:
     """The decision with a map for every pool of several expert-parallel ranks, and whether one had to be made."""
-    if not has_use(context):
-        return decision, False
     found, made = [], False
-    for pool in decision.pools:
-        if pool.ep < 2:
-            continue
-        key = (decision.variant.redundant, pool.ep)
+    for phase, ranks in maps_wanted(context, decision):
+        key = (decision.variant.redundant, ranks)
         if key not in maps:
-            maps[key], made = make_map(context.pool(pool.phase), pool.phase, pool.ep), True
-        found.append(replace(maps[key], phase=pool.phase))
+            maps[key], made = make_map(context.pool(phase), phase, ranks), True
+        found.append(replace(maps[key], phase=phase))
     return replace(decision, experts=tuple(found)), made
 
 

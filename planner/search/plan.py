@@ -18,7 +18,7 @@ from planner.search.high import within_limits
 from planner.search.maps import Maps, settled, with_maps
 from planner.search.pareto import seek_front
 from planner.search.sizing import fastest, sized, tables_of
-from planner.search.tables import Stop
+from planner.search.tables import Stop, Tables
 
 
 def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None) -> Plan:
@@ -39,6 +39,25 @@ def _solve(inputs: Inputs, hooks: Reporter, until: Stop) -> Plan:
     options, workload = inputs.options, inputs.workload
     inputs, every, first = sized(inputs, hooks, until)
     hooks.started(sum(p.shape_count for tables in every for p in tables.space.pools.values()))
+    found = best_of(inputs, every, first, hooks, until)
+    if found.decision is None:
+        if found.stopped:
+            raise StoppedError("stopped before any plan was found; raise --time-limit")
+        raise explain_infeasible(every, hooks, until)
+    if options.objective == "latency" and workload.tpot_s is None:
+        least: Found = found
+    else:
+        least = search_all(every, "latency", None, hooks, until)
+    front = seek_front(every, inputs, found, least, hooks, until) if options.pareto else None
+    plan = certified(inputs, found, least.decision, front)
+    hooks.finished(plan.certificate.objective, plan.certificate.bound)
+    return plan
+
+
+def best_of(inputs: Inputs, every: list[Tables], first: Found | None, hooks: Reporter, until: Stop) -> Found:
+    """The best deployment with maps of its own, where a demand is met the fastest of the cheapest; ``first``: what a search of
+    ``every`` has found already."""
+    options, workload = inputs.options, inputs.workload
     maps: Maps = {}
     at = {tables.context.variant: tables.context for tables in every}
     mapped_tables = every
@@ -51,22 +70,11 @@ def _solve(inputs: Inputs, hooks: Reporter, until: Stop) -> Plan:
         return search_all(mapped_tables, options.objective, workload.tpot_s, hooks, until)
 
     found = settled(lambda decision: at[decision.variant], search, maps)
-    if found.decision is None:
-        if found.stopped:
-            raise StoppedError("stopped before any plan was found; raise --time-limit")
-        raise explain_infeasible(every, hooks, until)
-    if every[0].context.demand is not None and options.objective != "latency":
+    if found.decision is not None and every[0].context.demand is not None and options.objective != "latency":
         found = fastest(mapped_tables, found, hooks, until)
         assert found.decision is not None
         found = replace(found, decision=with_maps(at[found.decision.variant], found.decision, maps)[0])
-    if options.objective == "latency" and workload.tpot_s is None:
-        least: Found = found
-    else:
-        least = search_all(every, "latency", None, hooks, until)
-    front = seek_front(every, inputs, found, least, hooks, until) if options.pareto else None
-    plan = certified(inputs, found, least.decision, front)
-    hooks.finished(plan.certificate.objective, plan.certificate.bound)
-    return plan
+    return found
 
 
 def certified(inputs: Inputs, found: Found, least: Decision | None, front: Front | None = None) -> Plan:

@@ -100,7 +100,7 @@ def moved_bytes(operation: Operation, phase: str) -> list[tuple[str, str, float,
             continue
         item = problem.items[choice.item]
         layers = problem.stages[stage][item.window]
-        moved = item.held if choice.mode == "stream" and item.kind == "routed" else item.reads[phase]
+        moved = item.moved(choice.mode, 1, phase)
         entry = found.setdefault(choice.tier, [0.0, 0.0])
         entry[0] += item.held * layers * float(share)
         entry[1] += moved * layers * float(share)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from planner.performance.passes import prefill_passes
+from planner.performance.serving import queue_wait
 from planner.plans.bounds import decode_decision, node_name, prefill_decision
-from planner.plans.operate import Decision, PoolDecision
+from planner.plans.operate import BUSY_LIMIT, Decision, PoolDecision
 from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, sooner, split_table, undominated
 from planner.search.find import Node
 from planner.search.tables import Placed
@@ -67,7 +69,9 @@ class Sides:
         self.pruned: list[tuple[int, float, float]] = []
         self.open: dict[str, list[Node]] = {"prefill": [], "decode": []}
         self._forget()
-        self._smallest: tuple[int, float] | None = None
+        order = np.argsort(self.prefill_devices, kind="stable")
+        self._prefill_sorted = self.prefill_devices[order]
+        self._decode_beyond = np.maximum.accumulate(self.decode_devices[order][::-1])[::-1]
         self._prefill_side()
         self._decode_side()
         self._offer_best()
@@ -76,13 +80,18 @@ class Sides:
         """Drop what was derived from tables that have changed."""
         self._cache: dict[str, list[tuple[int, float, float]]] = {}
         self._carried: dict[str, np.ndarray] = {}
-        self._cached_room: float | None = None
+        self._rooms: dict[bool, float] = {}
         self._cached_bound: float | None = None
 
     @property
     def _keep_all(self) -> bool:
         """Latency and a cap on concurrency weigh a decode instance's own TPOT, so a best rate per size is not enough."""
         return self.search.objective == "latency" or self.charge.cap is not None
+
+    @property
+    def _waits_count(self) -> bool:
+        """A cap on requests in flight counts those that wait, for as long as a prefill instance may let them."""
+        return self.charge.cap is not None and self.charge.demand is not None and self.charge.ttft_s is None
 
     # -- what is known -------------------------------------------------------------------------------------------------
     def _prefill_side(self) -> None:
@@ -92,7 +101,7 @@ class Sides:
             sizes = group.shapes.devices
             for size in np.unique(sizes):
                 members = np.flatnonzero((sizes == size) & group.fits & (rate > 0.0))
-                if len(members) and self.search.objective != "latency":
+                if len(members) and self.search.objective != "latency" and not self._waits_count:
                     members = members[rate[members] >= rate[members].max() * (1 - 1e-12)]
                 for i in members:
                     decision = prefill_decision(group, int(i))
@@ -105,7 +114,7 @@ class Sides:
                     )
 
     def _decode_side(self) -> None:
-        limit = (self.charge.tpot_s or np.inf) * (1 + 1e-12)
+        limit = self.charge.longest_tpot_s * (1 + 1e-12)
         best: dict[int, float] = {}
         served: list[Columns] = []
         waiting: list[Columns] = []
@@ -223,13 +232,19 @@ class Sides:
 
     def _room(self, bounded: bool) -> float:
         """Most decode devices of a split whose prefill side is enough."""
-        if bounded and self._cached_room is not None:
-            return self._cached_room
-        enough = enough_prefill(self._table("prefill", bounded), self.prefill_devices, self.charge)
-        room = float(np.max(self.decode_devices[enough], initial=0.0))
-        if bounded:
-            self._cached_room = room
-        return room
+        if bounded not in self._rooms:
+            rows = self._table("prefill", bounded)
+            self._rooms[bounded] = max((self._room_beside(size, rate) for size, rate, _ in rows), default=0.0)
+        return self._rooms[bounded]
+
+    def _room_beside(self, size: int, rate: float) -> float:
+        """Most decode devices of a split whose prefill devices hold enough instances of that size and rate."""
+        needed, asked = 1.0, (self.charge.demand or 0.0) * (1 - 1e-12)
+        if asked > 0.0:
+            guess = max(float(np.ceil(asked / rate)), 1.0)
+            needed = next(count for count in (guess - 1.0, guess, guess + 1.0) if count * rate >= asked)
+        place = int(np.searchsorted(self._prefill_sorted, needed * size))
+        return float(self._decode_beyond[place]) if place < len(self._decode_beyond) else 0.0
 
     def _offer_best(self) -> None:
         """Offer the best deployment of known instances."""
@@ -237,31 +252,58 @@ class Sides:
         if not prefill or not decode:
             return
         if search.objective == "latency":
-            room = self._room(False)
-            fitting = [k for k in decode if carries(k.size, k.rate, room, self.charge)]
-            if fitting:
-                chosen = min(fitting, key=Known.order)
-                enough = enough_prefill(self._table("prefill", False), self.prefill_devices, self.charge)
-                index = int(np.flatnonzero(enough & carries(chosen.size, chosen.rate, self.decode_devices, self.charge))[0])
-                held, needed = self.splits[index][0], (self.charge.demand or 0.0) * (1 - 1e-12)
-                first = min((k for k in prefill if k.size <= held and held // k.size * k.rate >= needed), key=Known.order)
-                key = (float(f"{first.latency:.9g}"), float(self.splits[index][2]), 1e9)
-                search.offer(1.0 / chosen.latency, key, self._decision(index, first, chosen))
+            room, longest = self._room(False), self._longest_tpot()
+            enough = enough_prefill(self._table("prefill", False), self.prefill_devices, self.charge)
+            for chosen in sorted((k for k in decode if carries(k.size, k.rate, room, self.charge)), key=Known.order):
+                able = enough & carries(chosen.size, chosen.rate, self.decode_devices, self.charge) & (chosen.latency <= longest)
+                if able.any():
+                    index = int(np.flatnonzero(able)[0])
+                    held, needed = self.splits[index][0], (self.charge.demand or 0.0) * (1 - 1e-12)
+                    first = min((k for k in prefill if k.size <= held and held // k.size * k.rate >= needed), key=self._order)
+                    key = (float(f"{first.latency:.9g}"), float(self.splits[index][2]), 1e9)
+                    search.offer(1.0 / chosen.latency, key, self._decision(index, first, chosen))
+                    return
             return
         rates = np.minimum(*(self._reach(side, self._table(side, False)) for side in ("prefill", "decode")))
-        merit = merit_of_rates(rates, self.weight, self.charge)
+        merit, longest = merit_of_rates(rates, self.weight, self.charge), self._longest_tpot()
+        if self._waits_count:
+            each = [carries(k.size, k.rate, self.decode_devices, self.charge) & (k.latency <= longest) for k in decode]
+            merit = np.where(np.any(each, axis=0), merit, 0.0)
         if merit.max(initial=0.0) <= 0.0:
             return
         index = int(np.flatnonzero(merit >= merit.max() * (1 - 1e-12))[0])
         n_prefill, n_decode, units, _ = self.splits[index]
         least = float(rates[index] if self.charge.demand is None else self.charge.demand) * (1 - 1e-12)
-        first = min((k for k in prefill if (n_prefill // k.size) * k.rate >= least), key=Known.order)
-        able = [
+        first = min((k for k in prefill if (n_prefill // k.size) * k.rate >= least), key=self._order)
+        fitting = [
             k
             for k in decode
-            if best_rate([(k.size, k.rate, k.latency)], np.array([float(n_decode)]), self.charge.cap, self.charge)[0] >= least
+            if k.latency <= longest[index]
+            and best_rate([(k.size, k.rate, k.latency)], np.array([float(n_decode)]), self.charge.cap, self.charge)[0] >= least
         ]
-        search.offer(float(merit[index]), (0.0, float(units), 1e9), self._decision(index, first, min(able, key=Known.order)))
+        search.offer(float(merit[index]), (0.0, float(units), 1e9), self._decision(index, first, min(fitting, key=Known.order)))
+
+    def _order(self, prefill: Known) -> tuple[float, ...]:
+        """The shortest wait first where waits count, then as instances are ordered."""
+        return (self._longest_wait(prefill) if self._waits_count else 0.0, *prefill.order())
+
+    def _longest_wait(self, prefill: Known) -> float:
+        """Time to first token of a prefill instance as busy as it may be (s)."""
+        decision, workload = prefill.decision, self.context.inputs.workload
+        passes = prefill_passes(np.array([float(decision.chunk)]), workload)
+        service = np.minimum(passes, workload.miss_tokens / decision.chunk) * prefill.latency / (passes + decision.pp - 1.0)
+        return float(prefill.latency + queue_wait(np.array([BUSY_LIMIT]), service)[0])
+
+    def _longest_tpot(self) -> np.ndarray:
+        """The longest TPOT at every split that keeps requests in flight within their cap beside the known prefill instance of
+        least wait (``inf`` where waits do not count)."""
+        if not self._waits_count or self.charge.cap is None or self.charge.demand is None:
+            return np.full(len(self.weight), np.inf)
+        wait = np.full(len(self.weight), np.inf)
+        for one in self.known["prefill"]:
+            able = carries(one.size, one.rate, self.prefill_devices, self.charge)
+            wait = np.where(able, np.minimum(wait, self._longest_wait(one)), wait)
+        return np.asarray((self.charge.cap / self.charge.demand - wait) / self.charge.rounds * (1 + 1e-12))
 
     def _decision(self, index: int, prefill: Known, decode: Known) -> Decision:
         n_prefill, n_decode, first, second = self.splits[index]
@@ -299,7 +341,7 @@ class Sides:
         if self.search.objective == "latency":
             if node.side == "decode":
                 return 1.0 / node.tpot if carries(size, node.rate, self._room(True), self.charge) else 0.0
-            if self.charge.demand is None and size >= self._smallest_prefill():
+            if not self._waits_count and self._room_beside(size, node.rate) <= self._room(False):
                 return 0.0
             if self._cached_bound is None:
                 self._cached_bound = self.final_bound()
@@ -307,11 +349,6 @@ class Sides:
         other = self._most("decode" if node.side == "prefill" else "prefill")
         rate = np.minimum(self._reach(node.side, [(size, node.rate, node.tpot)]), other)
         return float(np.max(merit_of_rates(rate, self.weight, self.charge), initial=0.0))
-
-    def _smallest_prefill(self) -> float:
-        if self._smallest is None or self._smallest[0] != len(self.known["prefill"]):
-            self._smallest = (len(self.known["prefill"]), min((k.size for k in self.known["prefill"]), default=np.inf))
-        return self._smallest[1]
 
     def process(self, node: Node) -> list[Node]:
         """Solve the placement of a side's node, add what is known, split what is not."""
@@ -339,7 +376,7 @@ class Sides:
         self._close(first, node, low)
         if low.seconds is None:
             return []
-        limit = (self.charge.tpot_s or np.inf) * (1 + 1e-12)
+        limit = self.charge.longest_tpot_s * (1 + 1e-12)
         seconds = np.array([low.bound_s])
         rate, _ = decode.serve(row, np.array([float(node.high)]), seconds)
         _, tpot = decode.serve(row, np.array([float(node.low)]), seconds)

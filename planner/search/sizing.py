@@ -41,7 +41,9 @@ def carried(every: list[Tables]) -> float:
         mixed = each((group.shapes.take(group.cells.row), group.bounds[2]) for group in tables.mixed)
         most = max(most, mixed * devices.get("mixed", 0))
         decode = each((group.shapes.take(group.cells.row), group.bounds[0]) for group in tables.decode)
-        prefill = each((group.shapes, group.serve(np.arange(len(group.chunk)), group.least_seconds)[0]) for group in tables.prefill)
+        prefill = each(
+            (group.shapes, group.serve(np.arange(len(group.chunk)), group.least_seconds)[0]) for group in tables.prefill
+        )
         if prefill and decode and "mixed" in devices:
             most = max(most, devices["mixed"] * prefill * decode / (prefill + decode))
         elif prefill and decode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from planner.plans.bounds import with_period
+from planner.plans.bounds import DUAL_TOLERANCE, with_period
 from planner.plans.candidates import (
     DecodeGroup,
     MixedGroup,
@@ -44,7 +44,8 @@ class Stop:
 class Placed:
     """A solved tier problem: its decision with basis, seconds per phase, bound and value of its objective in seconds.
 
-    Where no placement exists ``seconds`` is ``None`` and ``basis`` proves that.
+    Where no placement exists ``seconds`` is ``None`` and ``basis`` proves that; if what is short is too little to prove
+    anything, the bound is 0.
     """
 
     decision: PoolDecision
@@ -81,7 +82,8 @@ class Tables:
             solution = solve_tiers(problem)
             if solution is None:
                 proof = prove_empty(problem)
-                self.placements[key] = Placed(wanted, None, float("inf"), float("inf"), encode_basis(proof.basis), resident)
+                shown = float("inf") if proof.point.duals @ problem.program.limit > DUAL_TOLERANCE else 0.0
+                self.placements[key] = Placed(wanted, None, shown, float("inf"), encode_basis(proof.basis), resident)
             else:
                 times = evaluate_shares(problem, solution.point.values[: len(problem.choices)])
                 value = sum(problem.weights[phase] * times.phase_s[phase] for phase in problem.phases)

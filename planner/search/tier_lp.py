@@ -50,10 +50,15 @@ def _solve(problem: TierProblem) -> TierSolution | None:
     model = linear_solver_pb2.MPModelProto()
     for cost in program.cost.tolist():
         model.variable.add(lower_bound=0.0, upper_bound=np.inf, objective_coefficient=cost)
-    for bound, equal, row in zip(program.limit.tolist(), program.equal.tolist(), program.matrix, strict=True):
-        filled = np.flatnonzero(row)
+    rows, columns = np.nonzero(program.matrix)
+    ends = np.searchsorted(rows, np.arange(len(program.rows)), side="right").tolist()
+    index, values, start = columns.tolist(), program.matrix[rows, columns].tolist(), 0
+    for bound, equal, end in zip(program.limit.tolist(), program.equal.tolist(), ends, strict=True):
         lower = bound if equal else -np.inf
-        model.constraint.add(lower_bound=lower, upper_bound=bound, var_index=filled.tolist(), coefficient=row[filled].tolist())
+        model.constraint.add(
+            lower_bound=lower, upper_bound=bound, var_index=index[start:end], coefficient=values[start:end]
+        )
+        start = end
     solver = pywraplp.Solver.CreateSolver("GLOP")
     solver.SetSolverSpecificParametersAsString(GLOP_PARAMETERS)
     solver.LoadModelFromProto(model)

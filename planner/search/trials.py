@@ -51,9 +51,8 @@ class Trials:
         self._reporter, self._stop = reporter, stop
         self._tables: dict[tuple[Any, ...], Tables] = {}
         self._shared: dict[tuple[Any, ...], Tables] = {}
-        self.count = 0
         for tables in every:
-            self._tables[self._key(tables)] = self._shared[self._memories(tables.context)] = tables
+            self._tables[self._key(tables)] = self._shared[self._problem(tables.context)] = tables
 
     def hit(self, inputs: Inputs, change: Change | None = None) -> Hit | None:
         """Any deployment within every limit (``change`` alters each pool's constants); ``None`` where that is proved impossible.
@@ -61,7 +60,6 @@ class Trials:
         ``OutOfTimeError`` where neither is known when the time is up.
         """
         stopped = None
-        self.count += 1
         for tables in self._every(inputs, change):
             tpot_s, gap = inputs.workload.tpot_s, inputs.options.gap
             found = Search(tables, "latency", tpot_s, gap, self._reporter, self._stop, first=True).run()
@@ -102,16 +100,13 @@ class Trials:
         tables.mixed = [_at(group, context.pool("mixed")) for group in known.mixed]
         tables.prefill = [replace(group, pool=context.pool("prefill")) for group in known.prefill]
         tables.decode = [_at(group, context.pool("decode")) for group in known.decode]
-        shared = self._shared.setdefault(self._memories(context), tables)
+        shared = self._shared.setdefault(self._problem(context), tables)
         tables.placements, tables.passes = shared.placements, shared.passes
         return tables
 
-    def _memories(self, context: Context) -> tuple[Any, ...]:
-        sizes = tuple(tuple(tier.capacity for tier in pool.rates.tiers) for pool in context.pools.values())
-        return (*self._problem(context), sizes)
-
     @staticmethod
     def _problem(context: Context) -> tuple[Any, ...]:
+        """What a configuration's times and placements depend on, of all that trials change."""
         pools = ((p.tiers, p.forbidden, p.rates.memory_bytes) for p in context.pools.values())
         return context.variant, context.inputs.options.weight_dtype, tuple(pools)
 

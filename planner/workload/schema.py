@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from planner.architecture.popularity import Popularity
 from planner.catalogue import Catalogue
 from planner.quantities import Grade
 from planner.workload.experts import ExpertPopularity
@@ -61,6 +62,8 @@ class Workload(BaseModel):
     """Probability that draft token i is accepted given those before it, on this traffic; the model's own figure where absent."""
     experts: ExpertPopularity = ExpertPopularity()
     """How tokens spread over routed experts."""
+    lookups: Popularity = Popularity(kind="uniform")
+    """How reads spread over the rows of every lookup table (of each sub-table, where a table has several)."""
     source: str
     as_of: date
     grade: Grade
