@@ -25,7 +25,7 @@ from planner.quantities import Figure, plain
 REPOSITORY = re.compile(r"(?<![\w/.])([A-Za-z0-9-]+/[A-Za-z0-9_.-]+)@([0-9a-f]{7})((?: [\w./-]+/[\w./-]+)?)")
 OWNERS = "ai-dynamo|deepseek-ai|FlagOpen|jax-ml|JiusiServe|mlcommons|NVIDIA|pricify-ai|scale-snu|SemiAnalysisAI|sgl-project"
 OWNERS += "|stas00|vllm-project|wangzy0327|ying-wen"
-NAMED = re.compile(rf"(?<![\w/.>\[-])((?:{OWNERS})/[\w-]+(?:\.[\w-]+)*)(?![\w@])")
+NAMED = re.compile(rf"(?<![\w/.>\[-])((?:{OWNERS})/[\w-]+(?:\.[\w-]+)*)(?![\w@-])")
 """A repository on GitHub that a source names without a commit."""
 ADDRESS = re.compile(r"https?://[^\s;()]+[^\s;().,:]")
 MARKDOWN = re.compile(r"[\\|\[\]]")

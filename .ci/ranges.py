@@ -4,8 +4,8 @@ from planner.hardware.loader import builtin_profiles
 from planner.hardware.plausible import FILE, derived, dimension_of
 from planner.quantities import readable
 
-HEAD = """# What the catalogue has of each class and key, lowest and highest; written by .ci/ranges.py. A figure more than `margin` times
-# outside is a fault for planner lint. Rates and sizes of shared parts, power and price are per device.
+HEAD = """# What the catalogue has of each class and key, lowest and highest; written by .ci/ranges.py. A figure more than
+# `margin` times outside is a fault for planner lint. Rates and sizes of shared parts, power and price are per device.
 margin = 10
 """
 

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from planner.architecture import Model
     from planner.hardware import HardwareSelection, Site
     from planner.plans.inputs import Inputs
+    from planner.plans.mix import Mix
     from planner.plans.schema import Plan
     from planner.plans.verify import Violation
     from planner.prices import OwnedPrices
+    from planner.prices.inventory import Inventory
     from planner.reporter import Reporter
     from planner.runtimes import Runtime
     from planner.search import Stop
@@ -165,3 +167,50 @@ def verify(plan: Plan | str, *, full: bool = False, where: str = "plan") -> tupl
         return verify_plan(read_plan(plan, where) if isinstance(plan, str) else plan, where, full=full)
     except VerificationError as error:
         return [Violation(str(v["path"]), str(v["equation"]), v["expected"], v["found"]) for v in error.violations], []
+
+
+def plan_mix(
+    model: str | Model,
+    inventory: str | Path | Inventory,
+    *,
+    budget_usd: float | None = None,
+    folders: tuple[Path, ...] = (),
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+    **options: Any,
+) -> Mix:
+    """Which pools of an inventory to use, and how many units of each: the least USD an hour for ``rate`` or ``tokens_per_day``,
+    or without them the most requests/s.
+
+    Profiles that an inventory file names lie beside it. ``budget_usd`` limits the capital to buy with; ``max_usd_per_hour`` and
+    ``max_power_kw`` hold for the fleet. Other ``options`` are those of ``plan``.
+
+    Raises ``InputError``, ``InfeasibleError`` or ``StoppedError``.
+    """
+    from planner.hardware import load_hardware
+    from planner.plans.inputs import build_context
+    from planner.prices.inventory import load_inventory
+    from planner.search.mix import Budget, Offer, offer_of
+    from planner.search.mix import plan_mix as search_mix
+
+    beside = Path(inventory).parent if isinstance(inventory, str | Path) else Path()
+    known = load_inventory(Path(inventory)) if isinstance(inventory, str | Path) else inventory
+    budget = Budget(budget_usd, options.pop("max_usd_per_hour", None), options.pop("max_power_kw", None))
+    for name in ("concurrency", "devices", "pareto", "max_move_bytes"):
+        if options.get(name) is not None:
+            where = f"--{name.replace('_', '-')}"
+            raise InputError("holds for one deployment, not for a fleet", where=where, mend="leave it out")
+    if options.get("slo_on", "expected") != "expected":
+        raise InputError("is not built for fleets", where="--slo-on high", mend="tighten --ttft and --tpot, or use --robust")
+    offers: list[Offer] = []
+    demand: float | None = None
+    for pool in known.pool:
+        try:
+            name = str(beside / pool.hardware) if pool.hardware.endswith(".toml") else pool.hardware
+            selection = load_hardware(f"{name}:{pool.systems}", folders=folders)
+            inputs = resolve(model, selection, **options)
+        except InputError as error:
+            raise InputError(error.what, where=f"pool {pool.id}: {error.where}", mend=error.mend) from None
+        demand = build_context(inputs).demand
+        offers.append(offer_of(pool, inputs))
+    return search_mix(known, offers, demand, budget, reporter, stop)

@@ -5,24 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 import tomllib
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from planner.errors import InputError
+from planner.errors import InputError, nearest
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 48
 MAX_NODES = 400_000
 MAX_YAML_CHARACTERS = 65_536
 """The parser is slow: some seconds for so many."""
-MAX_DOTS = 2_000
-"""Dots in one line of TOML: the parser takes time quadratic in the parts of a dotted key."""
+MAX_KEY_PARTS = 20_000
+"""Parts of all dotted keys of a TOML text together: each may become a table."""
+
+_BARE_OR_QUOTED = r"""(?:[A-Za-z0-9_-]++|(?<!\\)"(?:\\.|[^"\\\n])*+"|'[^'\n]*+')"""
+_KEY_PART = re.compile(_BARE_OR_QUOTED)
+_DOTTED_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_BARE_OR_QUOTED}(?:[ \t]*+\.[ \t]*+{_BARE_OR_QUOTED})++")
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
@@ -58,8 +64,7 @@ def decode(data: bytes, where: str) -> str:
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """TOML text to a table, with limits on nesting and size."""
     _refuse_deep_brackets(text, where)
-    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise InputError(f"has a line with more than {MAX_DOTS} dots", where=where, mend="this does not look like the right file")
+    _refuse_long_keys(text, where)
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError, OverflowError) as error:
@@ -139,8 +144,35 @@ def _refuse_deep_brackets(text: str, where: str) -> None:
             depth -= 1
 
 
+def _refuse_long_keys(text: str, where: str) -> None:
+    """Dotted keys cost the parser time quadratic in their parts, and memory for a table each; count them before parsing."""
+    many = text.count(".") > MAX_KEY_PARTS
+    total = 0
+    for line in text.split("\n"):
+        if not many and line.count(".") <= MAX_DEPTH:
+            continue
+        for key in _DOTTED_KEY.finditer(line):
+            parts = sum(1 for _ in _KEY_PART.finditer(key[0]))
+            total += parts
+            if parts > MAX_DEPTH or total > MAX_KEY_PARTS:
+                most = f"a key of more than {MAX_DEPTH}" if parts > MAX_DEPTH else f"keys of more than {MAX_KEY_PARTS}"
+                raise InputError(f"has {most} dotted parts", where=where, mend="this does not look like the right file")
+
+
+def _refuse_unprintable(text: str, where: str) -> None:
+    """Escape sequences and marks of direction could make a terminal show what is not there."""
+    if text.isprintable():
+        return
+    for char in text:
+        if not (char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"):
+            what = f"holds the unprintable character U+{ord(char):04X} in {ascii(text[:48])}"
+            raise InputError(what, where=where, mend="write plain text")
+
+
 def check_limits(data: object, where: str) -> None:
-    """Refuse values nested deeper than ``MAX_DEPTH``, with more than ``MAX_NODES`` parts, huge integers and infinite floats."""
+    """Refuse values nested deeper than ``MAX_DEPTH``, with more than ``MAX_NODES`` parts, huge integers, infinite floats, and
+    characters in text or keys that cannot be printed (but for newlines and tabs).
+    """
     stack: list[tuple[object, int]] = [(data, 0)]
     nodes = 0
     while stack:
@@ -151,7 +183,12 @@ def check_limits(data: object, where: str) -> None:
         if nodes > MAX_NODES:
             raise InputError("holds too many values", where=where, mend="this does not look like the right file")
         if isinstance(value, dict):
+            for key in value:
+                if isinstance(key, str):
+                    _refuse_unprintable(key, where)
             stack.extend((item, depth + 1) for item in value.values())
+        elif isinstance(value, str):
+            _refuse_unprintable(value, where)
         elif isinstance(value, list):
             stack.extend((item, depth + 1) for item in value)
         elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63:
@@ -162,15 +199,27 @@ def check_limits(data: object, where: str) -> None:
 
 def explain_validation(error: ValidationError, where: str) -> InputError:
     """The first fault of a pydantic validation as one line: file, key, what, how to mend."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     mend = {
         "extra_forbidden": "remove it or correct its spelling",
         "missing": "add it",
-    }.get(first["type"], "")
+    }.get(first["type"], "") or mend_of(first)
     message = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], message)
     return InputError(f"{key}: {message}" if key else message, where=where, mend=mend)
+
+
+def mend_of(found: Any) -> str:
+    """How to mend a fault of pydantic's, by what was given: a list in place of a text, the nearest of the words allowed."""
+    given, words = found.get("input"), re.findall(r"'([^']*)'", str((found.get("ctx") or {}).get("expected", "")))
+    key = str(found["loc"][-1]) if found["loc"] else ""
+    if found["type"] in ("tuple_type", "list_type") and isinstance(given, str) and len(given) <= 64:
+        return f"write it as a list: {key} = {json.dumps([given], ensure_ascii=False)}"
+    if found["type"] == "literal_error" and isinstance(given, str) and words:
+        near = nearest(given[:64], words, 1)
+        return near if near.startswith("did") else ""
+    return ""
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
@@ -205,8 +254,7 @@ def write_whole(path: Path, text: str, *, force: bool = False) -> None:
         if force:
             os.replace(temporary, path)
         else:
-            os.link(temporary, path)
-            os.unlink(temporary)
+            _place_new(temporary, path)
     except OSError as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
@@ -215,6 +263,32 @@ def write_whole(path: Path, text: str, *, force: bool = False) -> None:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def _place_new(temporary: str, path: Path) -> None:
+    """Give the finished file its name unless something has it by now; where no hard links are known, by taking the name first."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def _place_new(temporary: str, path: Path) -> None:
+    """Give the finished file its name unless something has it by now; where no hard links are known, by taking the name first."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _umask() -> int:

@@ -56,7 +56,9 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     import difflib
 
     part = name.lower()
-    holding = sorted((n for n in known if part in n.lower()), key=lambda n: (n.lower().find(part), len(n), n)) if len(part) > 2 else []
+    holding = (
+        sorted((n for n in known if part in n.lower()), key=lambda n: (n.lower().find(part), len(n), n)) if len(part) > 2 else []
+    )
     close = list(dict.fromkeys([*holding, *difflib.get_close_matches(part, known, n=count, cutoff=0.5)]))[:count]
     if close:
         return "did you mean " + ", ".join(close) + "?"

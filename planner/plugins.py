@@ -18,14 +18,22 @@ name: another package's entry of that name is reported and ignored. A package th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import FrameType
+from typing import TypeVar
 
 from planner.errors import InputError, nearest
+
+Loaded = TypeVar("Loaded")
 
 BUILTIN: Mapping[str, Mapping[str, str]] = {
     "planner.model_families": {
@@ -122,13 +130,17 @@ class Registry:
     def folder(self, name: str) -> Path:
         """The folder that the pack of that name offers; an ``InputError``, also on record, if it offers none."""
         offer = self.get(name)
-        try:
+
+        def place() -> Path | str:
             folder = offer() if callable(offer) else offer
             if isinstance(folder, str | Path) and Path(folder).is_dir():
                 return Path(folder)
-            reason = f"offers no folder but {str(folder)[:96]!r}"
-        except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}"
+            return f"offers no folder but {str(folder)[:96]!r}"
+
+        found, reason = guarded(place)
+        if isinstance(found, Path):
+            return found
+        reason = found or reason
         self.report(name, reason)
         raise InputError(f"{name!r} of {self.group} cannot be used ({reason})", mend="mend or uninstall that package")
 
@@ -155,15 +167,15 @@ class Registry:
         offer = self._third_party().get(name)
         if offer is None:
             raise InputError(f"no {name[:64]!r} in {self.group}", mend=nearest(name[:64], list(self.names())))
-        try:
-            return offer.load()
-        except (Exception, SystemExit) as error:
-            fault = self._fault(offer, f"{type(error).__name__}: {error}")
+        loaded, reason = guarded(offer.load)
+        if reason:
+            fault = self._fault(offer, reason)
             raise InputError(
                 f"{name!r} cannot be loaded ({fault.reason})",
                 where=f"plugin package {fault.package}",
                 mend="mend or uninstall that package",
-            ) from None
+            )
+        return loaded
 
     def _third_party(self) -> dict[str, EntryPoint]:
         if self._offers is None:
@@ -189,6 +201,53 @@ class Registry:
         fault = Fault(self.group, offer.name, _package(offer), " ".join(reason.split())[:300])
         self._faults[offer.name] = fault
         return fault
+
+
+def guarded(call: Callable[[], Loaded]) -> tuple[Loaded | None, str]:
+    """What code of another package returns, or ``None`` and why it failed, whatever it raises; only the user's Ctrl-C passes.
+
+    What it prints goes to standard error, and standard output is as before afterwards. Nothing here can stop code that sleeps,
+    ends the process (``os._exit``) or works on in a thread: who installs a package trusts it.
+    """
+    before = sys.stdout, sys.stderr
+    pressed: list[int] = []
+    previous = _note_interrupts(pressed)
+    try:
+        with redirect_stdout(sys.stderr):
+            return call(), ""
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and pressed:
+            raise
+        return None, _words(error)
+    finally:
+        sys.stdout, sys.stderr = before
+        if previous is not None:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _note_interrupts(pressed: list[int]) -> Callable[[int, FrameType | None], object] | None:
+    """Note Ctrl-C before its handler does as ever; that handler, or ``None`` where there is none to go through."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        return None
+    handler: Callable[[int, FrameType | None], object] = before
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        handler(number, frame)
+
+    signal.signal(signal.SIGINT, noted)
+    return handler
+
+
+def _words(error: BaseException) -> str:
+    """The error in words, also where its own fail."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = "its message cannot be read"
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    return f"{type(error).__name__}: {plain}"
 
 
 def _package(offer: EntryPoint) -> str:

@@ -233,13 +233,35 @@ class Figure(BaseModel):
         return self.value if self.high is None else self.high
 
 
+PLAUSIBLE: dict[str, tuple[float, float]] = {
+    "bytes": (1.0, 1e18),
+    "bytes_per_s": (1e3, 1e17),
+    "flop_per_s": (1e6, 1e21),
+    "s": (1e-12, 1e3),
+    "w": (1e-3, 1e9),
+    "j_per_bit": (1e-16, 1e-3),
+    "usd": (1e-2, 1e12),
+    "usd_per_kwh": (1e-4, 1e3),
+    "usd_per_gb": (1e-6, 1e6),
+    "per_s": (1e-3, 1e12),
+    "fraction": (1e-6, 1e3),
+    "count": (1e-6, 1e6),
+    "years": (1e-2, 1e3),
+}
+"""Smallest and largest SI value of a figure: far wider than any part or site, narrow enough for the solver's digits."""
+
+
 def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = True, plausible: float = 0.0) -> Any:
     """The annotated type of a profile field: a table ``{value = "3.35 TB/s", source = …}`` becomes a ``Figure`` in SI.
 
     ``{unknown = "why", as_of = …}`` says that nobody has published it, with ``default``, ``low`` and ``high`` if one is stated.
-    Below ``plausible`` a value can only be a slip, and would leave the solver no digits.
+    Outside ``PLAUSIBLE`` (or below ``plausible``) a value can only be a slip, and would leave the solver no digits; zero passes
+    where ``minimum`` admits it.
     Under the validation context ``{"si": True}`` (a plan's embedded inputs) bare numbers are SI already.
     """
+
+    least, most = PLAUSIBLE.get(dimension, (0.0, math.inf))
+    least = max(least, plausible)
 
     def convert(raw: object, info: ValidationInfo) -> object:
         if isinstance(raw, Figure):
@@ -249,7 +271,7 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
         data: dict[str, Any] = dict(raw)
         in_si = bool(info.context and info.context.get("si"))
         if "unknown" in data:
-            data = _without_evidence(data, max(1.0, plausible))
+            data = _without_evidence(data, min(max(1.0, least), most))
             in_si = in_si or data["note"] == _NO_DEFAULT
         for key in ("value", "low", "high"):
             if data.get(key) is None:
@@ -260,8 +282,9 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
                 raise ValueError(f"{key}: {error}") from None
             if data[key] < minimum or (exclusive and data[key] == minimum):
                 raise ValueError(f"{key}: must be {'above' if exclusive else 'at least'} {minimum:g}")
-            if data[key] < plausible:
-                raise ValueError(f"{key}: {format_quantity(data[key], dimension)} is too little; check the unit")
+            if data[key] and not least <= data[key] <= most:
+                much = "little" if data[key] < least else "much"
+                raise ValueError(f"{key}: {format_quantity(data[key], dimension)} is too {much}; check the number and its unit")
         value, low, high = (data.get(key) for key in ("value", "low", "high"))
         if isinstance(value, float) and isinstance(low, float) and low > value:
             raise ValueError(f"low {raw['low']} is above value {raw.get('value', raw.get('default'))}")

@@ -305,7 +305,7 @@ devices = 4
 devices_per_node = 4
 purchasable_devices = 4
 power = {{ value = "4 kW", {EVIDENCE} }}
-capex = {{ value = "1 kUSD", {EVIDENCE} }}
+capex = {{ value = "40 kUSD", {EVIDENCE} }}
 capex_basis = "capex_street"
 [[tier]]
 id = "host"

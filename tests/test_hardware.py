@@ -455,7 +455,10 @@ def test_refuses(mine: Callable[..., Path], text: str, parts: tuple[str, ...]) -
     [
         ('schema = 2\nkind = "node"\nid = "x"\nextends = "h800-node"\n', "schema: expected 1, got 2"),
         ('kind = "node"\nid = "x"\nextends = "h800-node"\n', "schema: expected 1, got None"),
-        ('schema = 1\nid = "x"\nextends = "h800-node"\n', "kind: expected device, node, rack, memory, interconnect or site, got None"),
+        (
+            'schema = 1\nid = "x"\nextends = "h800-node"\n',
+            "kind: expected device, node, rack, memory, interconnect or site, got None",
+        ),
         ('schema = 1\nkind = "node"\nextends = "h800-node"\n', "id: is missing"),
         ('schema = 1\nkind = "node"\nid = "../x"\nextends = "h800-node"\n', "id"),
         ('schema = 1\nkind = "node"\nid = "x"\n', "device: is missing"),

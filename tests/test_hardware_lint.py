@@ -178,7 +178,6 @@ SOWN = {
         "the label on the box",
     ),
     "mesh peer": (f'{NODE}{DOMAIN}topology = "mesh"\n', "domain.nvlink.p2p_efficiency", "one peer is one link of 7"),
-    "taken name": (NODE.replace("mine", "h100-node"), "id", "is a name of h100-node; choose another"),
     "absent device": (f'{NODE}device = "h801-sxm"\n', "device", "did you mean h800-sxm"),
     "stray via": (f'{NODE}{TIER}via = ["warp"]\n', "tier.host.via", "names no link"),
     "sharers that do not divide": (f"{NODE}{TIER}devices_sharing = 3\n", "tier.host.devices_sharing", "3 does not divide 8"),

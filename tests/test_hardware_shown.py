@@ -199,8 +199,9 @@ class Dot:
 
 @pytest.mark.parametrize("name", [row.id for row in ROWS if row.kind != "device"])
 def test_the_drawing_is_the_topology(name: str) -> None:
-    graph = load_hardware(name).system.graph()
-    dot = Dot(dot_of(graph))
+    system = load_hardware(name).system
+    graph = system.graph()
+    dot = Dot(dot_of(graph, system))
     assert dot.name == name and set(dot.nodes) == set(graph)
     drawn = {(a, b) for a, b, how in dot.edges} | {(b, a) for a, b, how in dot.edges if how.get("dir") == "both"}
     assert drawn == set(graph.edges) and len(dot.edges) == len({frozenset(edge[:2]) for edge in dot.edges})
@@ -210,8 +211,13 @@ def test_the_drawing_is_the_topology(name: str) -> None:
         assert set(nodes) <= set(groups[cluster.removeprefix("cluster ")])
 
 
+def drawn(name: str) -> str:
+    system = load_hardware(name).system
+    return dot_of(system.graph(), system)
+
+
 def test_contention_groups_are_clusters() -> None:
-    text = dot_of(load_hardware("h800-node").system.graph())
+    text = drawn("h800-node")
     dot = Dot(text)
     assert dot.clusters["cluster pcie-switch@5"] == ["pcie@5"]
     assert text.count("shares its way with domain:scale-out") == 8

@@ -269,14 +269,55 @@ def test_capex_and_power_of_a_composed_system_are_the_base_and_the_parts(system:
     on = made.as_of
     price = dimms * dimm.usable.value / 1e9 * usd_per_gb(dimm, "street", on).value
     price += 8 * drive.usable.value / 1e9 * usd_per_gb(drive, "contract", on).value
-    assert made.capex.value == pytest.approx(base.capex.value + price, rel=1e-12)
-    assert made.capex.low == base.capex.lowest
+    had = base.tier("host")  # 32 modules replace it, eight drives the disk: each counts once
+    gone = 2 * had.usable.value / 1e9 * usd_per_gb(dimm, "street", on).value
+    gone += base.tier("ssd").usable.value / 1e9 * usd_per_gb(drive, "contract", on).value
+    assert made.capex.value == pytest.approx(base.capex.value + price - gone, rel=1e-9)
+    assert made.capex.low == min(base.capex.lowest, made.capex.value)
+    most = dimms * dimm.usable.value / 1e9 * usd_per_gb(dimm, "street", on).highest
+    most += 8 * drive.usable.value / 1e9 * usd_per_gb(drive, "contract", on).highest
+    assert made.capex.high == pytest.approx(base.capex.highest + most, rel=1e-9)
     assert made.capex.grade in "CD" and made.capex.high is not None and made.capex.high > made.capex.value
     assert made.capex_basis == base.capex_basis
     for word in ("estimate", "h800-node", "32 x ddr5-rdimm-64gb at street", "8 x ymtc-pe321-7.68tb at contract"):
         assert word in made.capex.note
     assert dimm.power and drive.power
-    assert made.power.value == pytest.approx(base.power.value + dimms * dimm.power.value + 8 * drive.power.value, rel=1e-12)
+    watts = (dimms - 2 * had.usable.value / dimm.usable.value) * dimm.power.value
+    watts += (8 - base.tier("ssd").usable.value / drive.usable.value) * drive.power.value
+    assert made.power.value == pytest.approx(base.power.value + watts, rel=1e-9)
+
+
+def test_the_same_memory_made_of_parts_costs_and_draws_as_much(
+    system: Callable[[str], System], file: Callable[..., Path]
+) -> None:
+    first = system(f"{HEAD}{HOST}units = 16\n").capex
+    head = HEAD.replace('"mine"', '"again"').replace("h800-node", "mine.toml")
+    again = load_hardware(file(f"{head}{HOST}units = 16\n", "again.toml")).system
+    assert again.capex.value == pytest.approx(first.value, rel=1e-9)
+    stated = f'capex = {{ value = "400 kUSD", {EVIDENCE} }}\n'
+    file(f"{HEAD}{stated}{HOST}units = 16\n", "mine.toml")
+    doubled = load_hardware(file(f"{head}{HOST}units = 32\n", "again.toml")).system
+    dimm = load_part("ddr5-rdimm-64gb")
+    assert isinstance(dimm, MemoryPart)
+    more = 32 * dimm.usable.value / 1e9 * usd_per_gb(dimm, "street", doubled.as_of).value
+    assert doubled.capex.value == pytest.approx(400e3 + more, rel=1e-9)
+    assert "- 32 x ddr5-rdimm-64gb for what mine had as host" in doubled.capex.note
+
+
+def test_what_cannot_be_priced_is_replaced_at_no_extra_cost(system: Callable[[str], System]) -> None:
+    base = load_hardware("h800-node").system
+    made = system(f'{HEAD}[[tier]]\nid = "ssd"\npart = "hdd-nearline-24tb"\nunits = 12\n')
+    assert made.capex.value == base.capex.value and made.capex.highest > base.capex.highest
+    assert "as much for what h800-node had as ssd, whose price is not known apart" in made.capex.note
+
+
+def test_rates_of_modules_without_channels_are_a_guess(system: Callable[[str], System]) -> None:
+    guess = system(f"{HEAD}{HOST}units = 16\n").tier("host").read
+    assert (guess.grade, guess.low, guess.high) == ("C", 16 * 38.4e9 / 2, 16 * 51.2e9) and "channels" in guess.note
+    known = system(f"{HEAD}{HOST}units = 16\nchannels = 8\n").tier("host").read
+    assert (known.grade, known.value, known.low) == ("A", 8 * 51.2e9, 8 * 38.4e9)
+    drives = system(f"{HEAD}{SSD}").tier("ssd").read
+    assert "channels" not in drives.note
 
 
 def test_a_price_of_ones_own_stands_and_is_the_base_of_what_extends_it(file: Callable[..., Path]) -> None:
@@ -286,7 +327,8 @@ def test_a_price_of_ones_own_stands_and_is_the_base_of_what_extends_it(file: Cal
     head = HEAD.replace('"mine"', '"second"').replace("h800-node", "first.toml")
     second = load_hardware(file(f"{head}{SSD}", "second.toml")).system
     assert "ddr5" not in second.capex.note  # its price has the modules in it already
-    assert second.capex.value == pytest.approx(400e3 + 8 * 7680 * 0.325, rel=1e-12)
+    gone = load_hardware(first).system.tier("ssd").usable.value / 1e9
+    assert second.capex.value == pytest.approx(400e3 + (8 * 7680 - gone) * 0.325, rel=1e-9)
     third = load_hardware(file(HEAD.replace('"mine"', '"third"').replace("h800-node", "second.toml"), "third.toml")).system
     assert third.capex.value == second.capex.value
 
@@ -354,7 +396,6 @@ FAULTS = {
     ),
     "grade A, only announced": (DRIVE.replace('"shipping"', '"announced"'), "read", "only announced"),
     "a part twice": (DRIVE.replace('"7.3 GB/s"', '"7.4 GB/s"'), "id", "one part twice"),
-    "a taken name": (DRIVE.replace('id = "mine"', 'id = "ymtc-pe321-7.68tb"'), "id", "is a name of"),
     "both ways": (PORT.replace('"440 GB/s"', '"900 GB/s"'), "bandwidth", "above the 450 GB/s one-way"),
     "direction": (PORT.replace('"one-way"', '"both"'), "direction", "is not one-way"),
     "a network twice": (PORT.replace('"440 GB/s"', '"450 GB/s"'), "id", "one part twice"),

@@ -22,8 +22,9 @@ from planner.cli.plan_command import command
 from planner.errors import InfeasibleError
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.assignment import pair_classes
+from planner.plans.closure import space_violations
 from planner.plans.experts import ExpertMap
-from planner.plans.holdings import EXPERTS, Held, Holdings, common_bytes, held_bytes
+from planner.plans.holdings import EXPERTS, KINDS, Held, Holdings, common_bytes, held_bytes, holdings_of
 from planner.plans.inputs import build_context
 from planner.plans.matching import Role, Side, takeovers
 from planner.plans.moves import Moves, moves_between
@@ -204,6 +205,18 @@ def test_moved_and_kept_make_what_is_needed(seed: int) -> None:
         assert sum(load.count for load in found.loads) == sum(pool.devices for pool in plans[1])
 
 
+@pytest.mark.parametrize(("model", "stages"), [(small.experts(4), 2), (small.llama(), 4)])
+def test_nothing_in_common_is_less_than_nothing(model: Any, stages: int) -> None:
+    """Stages of a pipeline have no layer in common."""
+    inputs = inputs_for(model, 4)
+    context = build_context(inputs)
+    state = operate(context, Decision(mixed(pp=stages), (4,), context.variant)).pools[0]
+    holdings = holdings_of(state)
+    for kind in KINDS:
+        common = common_bytes(holdings, holdings, kind, "hbm", "hbm")
+        assert np.array_equal(common, np.diag(held_bytes(holdings, kind, "hbm")))
+
+
 def test_classes_are_paired_as_by_brute_force() -> None:
     rng = np.random.default_rng(5)
     for _ in range(600):
@@ -333,6 +346,7 @@ def test_alternatives_against_brute_force(name: str) -> None:
         values = [sign * operation_objective(context, entry.operation) for entry in BruteForce(inside).run()]
         assert sign * row.bound <= min(values) + 1e-9 * abs(min(values))
         assert sign * row.objective <= min(values) + (row.gap + 1e-9) * abs(row.objective)
+        assert row.gap <= max(inputs.options.gap, 1e-6)
     chosen = next(row for row in plan.transition.alternatives if row.name == plan.transition.chosen)
     assert (chosen.bytes, chosen.objective) == (plan.transition.bytes, plan.certificate.objective)
 
@@ -461,7 +475,11 @@ def test_a_bound_of_an_alternative_that_is_too_good_is_refused_in_full() -> None
     number = next(i for i, row in enumerate(data["transition"]["alternatives"]) if row["name"] != OPTIMUM)
     bound = data["transition"]["alternatives"][number]["objective"] * 0.9
     changed = small.changed(data, ("transition", "alternatives", number, "bound"), bound)
-    assert any("bound" in v.path for v in verify_plan(Plan.model_validate(changed), full=True)[0])
+    assert any("bound" in v.path for v in verify_plan(Plan.model_validate(changed))[0])
+    inputs = Inputs.model_validate(data["inputs"], context={"si": True})
+    assert space_violations(inputs, plan) == []
+    paths = [path for path, *_ in space_violations(inputs, Plan.model_validate(changed))]
+    assert paths and all(path.startswith(f"transition.alternatives.{number}.") for path in paths)
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -41,11 +41,35 @@ def profile_folders(given: tuple[Path, ...]) -> tuple[Path, ...]:
     return (*given, *named, *([own] if own.is_dir() else []))
 
 
+def say_file(name: str, kind: str, folders: tuple[Path, ...], *, always: bool = False) -> None:
+    """On stderr, which file a name of hardware is read from: where that hides one of the catalogue, or ``always``."""
+    from planner.hardware.loader import find_profile, hides
+
+    try:
+        path = find_profile(name, kind, folders=folders)
+    except InputError:
+        return  # who loads it says so
+    if always or hides(path, name, kind):
+        click.echo(f"{name.partition(':')[0]} read from {path}", err=True)
+
+
+class Folder(click.ParamType[Path]):
+    """The path of a folder; an empty one, as from an unset variable, would mean the current folder."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """A path or fail with one line."""
+        if not str(value).strip():
+            self.fail("is empty; name a folder, or . for this one", param, ctx)
+        return Path(value)
+
+
 profiles_option = click.option(
     "--profiles",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=Folder(),
     callback=lambda context, parameter, given: profile_folders(given),
     help="A folder of hardware profiles, searched first.",
 )

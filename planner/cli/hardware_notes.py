@@ -1,4 +1,4 @@
-"""What the hardware figures of a plan rest on that is no evidence, in words: estimates of cost and power, and what was assumed."""
+"""What a plan's hardware rests on that is no evidence, in words: estimates of cost and power, and what was assumed."""
 
 from __future__ import annotations
 

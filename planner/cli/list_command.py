@@ -34,7 +34,8 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
             {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in item.model_dump().items()
-                if value not in ("", (), None) and not (key == "devices" and item.kind in HARDWARE_KINDS and item.kind not in MACHINES)
+                if value not in ("", (), None)
+                and not (key == "devices" and item.kind in HARDWARE_KINDS and item.kind not in MACHINES)
             }
             for item in list_hardware(origin=origin, folders=folders, kinds=kinds or MACHINES)
         ]
@@ -95,12 +96,12 @@ def _check_packs() -> None:
 HARDWARE_COLUMNS = {
     "id": 0,
     "kind": 4,
+    "usable": 9,
+    "USD/GB": 12,
     "vendor": 8,
     "origin": 8,
     "status": 9,
     "devices": 7,
-    "usable": 9,
-    "USD/GB": 12,
     "device": 12,
     "name": 16,
     "fault": 24,

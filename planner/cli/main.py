@@ -27,7 +27,8 @@ COMMANDS = {
 
 
 LONGEST = 4000
-"""Characters of a message about bad input, which may repeat what was given."""
+LONGEST_WORD = 400
+"""Characters of a message about bad input, which may repeat what was given, and of one word of it."""
 
 
 class LazyGroup(click.Group):
@@ -71,7 +72,7 @@ def group() -> None:
 
 def _short(text: str) -> str:
     """On one line, and cut where a message repeats something huge."""
-    line = " ".join(text.split())
+    line = " ".join(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}…" for word in text.split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 

@@ -49,5 +49,5 @@ def numbered(sources: dict[str, int], width: int) -> list[str]:
     lines = []
     for source, number in sources.items():
         options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": False, "subsequent_indent": " " * 5}
-        lines += textwrap.wrap(f"{f'{number}':>3}. {source}", max(width, 40), **options)
+        lines += textwrap.wrap(source, max(width, 40), initial_indent=f"{f'{number}':>3}. ", **options)
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -15,92 +14,18 @@ from planner.cli.common import (
     TOKENS,
     Quantity,
     Range,
-    echo_json,
     format_option,
     hint,
-    new_table,
-    number,
-    print_table,
     profiles_option,
+    say_file,
     whole_numbers,
 )
-from planner.errors import InfeasibleError, InputError, StoppedError
+from planner.cli.plan_arguments import spare_of, with_experts, with_tables, workload_of
+from planner.cli.plan_view import print_certificate, print_conflict, print_plan
+from planner.errors import InfeasibleError, StoppedError
 
 if TYPE_CHECKING:
-    from planner.plans.schema import Interval, Plan
     from planner.workload import Workload
-
-
-def _workload(
-    name: str | Workload, isl: float | None, osl: float | None, hit: float | None, ttft: float | None, tpot: float | None
-) -> Workload:
-    """The workload with what the command line says instead."""
-    from pydantic import ValidationError
-
-    from planner.documents import explain_validation
-    from planner.workload import Lengths, Workload, load_workload
-
-    base = load_workload(name) if isinstance(name, str) else name
-    data = base.model_dump()
-    shape = {"input_tokens": isl, "output_tokens": osl, "prefix_hit": hit}
-    limits = {"ttft_s": ttft, "tpot_s": tpot}
-    if any(value is not None for value in shape.values()):
-        data["id"] = f"{base.id.removesuffix('-custom')}-custom"
-        data["source"] = f"given on the command line, otherwise: {base.source}"
-    try:
-        for key, value in shape.items():
-            if value is not None:
-                data[key] = value if key == "prefix_hit" else Lengths(mean=value)
-        data |= {key: value for key, value in limits.items() if value is not None}
-        data["schema"] = data.pop("schema_version")
-        return Workload.model_validate(data)
-    except ValidationError as error:
-        raise explain_validation(error, "workload options") from None
-
-
-def _with_experts(workload: Workload, text: str | None) -> Workload:
-    """The workload with another use of experts: ``uniform``, ``zipf:EXPONENT`` or a file of loads."""
-    from planner.workload.experts import ExpertPopularity, read_popularity
-
-    if text is None:
-        return workload
-    kind, _, number = text.partition(":")
-    if kind == "zipf" and re.fullmatch(r"\d{1,2}(\.\d{1,6})?", number, re.ASCII) and float(number) <= 16:
-        use = ExpertPopularity(kind="zipf", exponent=float(number))
-    elif kind in ("zipf", "uniform"):
-        if number or kind == "zipf":
-            raise InputError(f"cannot read {text[:64]!r}", where="--experts", mend="write uniform, zipf:0.8 or a file of loads")
-        use = ExpertPopularity()
-    else:
-        use = read_popularity(Path(text))
-    source = f"experts given on the command line, otherwise: {workload.source}"
-    name = workload.id if workload.id.endswith("-custom") else f"{workload.id}-custom"
-    return workload.model_copy(update={"experts": use, "id": name, "source": source})
-
-
-def _with_tables(workload: Workload, text: str | None) -> Workload:
-    """The workload with another use of the rows of tables: ``uniform`` or ``zipf:EXPONENT``."""
-    from planner.architecture import Popularity
-
-    if text is None:
-        return workload
-    match = re.fullmatch(r"uniform|zipf:(\d{1,2}(?:\.\d{1,6})?)", text, re.ASCII)
-    if match is None or float(match[1] or 0.0) > 16.0:
-        raise InputError(f"cannot read {text[:64]!r}", where="--table-use", mend="write uniform or zipf:1.0")
-    use = Popularity(kind="zipf", exponent=float(match[1])) if match[1] else Popularity(kind="uniform")
-    source = f"use of tables given on the command line, otherwise: {workload.source}"
-    name = workload.id if workload.id.endswith("-custom") else f"{workload.id}-custom"
-    return workload.model_copy(update={"lookups": use, "id": name, "source": source})
-
-
-def _spare(text: str | None) -> dict[str, Any]:
-    """``2`` or ``1:system`` as options."""
-    if text is None:
-        return {}
-    count, _, what = text.partition(":")
-    if not count.isascii() or not count.isdigit() or len(count) > 4 or what not in ("", "node", "unit", "system"):
-        raise InputError(f"cannot read {text[:64]!r}", where="--spare", mend="write N, N:node, N:unit or N:system")
-    return {"spare": int(count), "spare_of": what or "node"}
 
 
 @click.command("plan")
@@ -206,6 +131,12 @@ def _spare(text: str | None) -> dict[str, Any]:
     type=Quantity("bytes", "B", "SIZE", 0.0, 1e18),
     help="With --from: the best alternative that moves no more (500GB).",
 )
+@click.option(
+    "--inventory",
+    type=click.Path(path_type=Path),
+    help="Choose among the pools of this file, in place of HARDWARE (planner init inventory).",
+)
+@click.option("--budget-usd", type=Range(0, 1e15, min_open=True), help="With --inventory: capital to buy with.")
 @click.option("--gap", type=Range(0, 1), default=0.005, show_default=True, help="Gap at which a plan counts as proved.")
 @click.option("--time-limit", type=Range(0, 1e9, min_open=True), help="Stop after this many seconds with the best plan so far.")
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
@@ -244,6 +175,8 @@ def command(
     table_use: str | None,
     redundant_experts: str,
     from_plan: str | None,
+    inventory: Path | None,
+    budget_usd: float | None,
     **options: Any,
 ) -> int:
     """Find the best deployment of MODEL on HARDWARE.
@@ -259,9 +192,10 @@ def command(
     """
     import time
 
-    from planner.api import parse_hardware, plan
+    from planner.api import parse_hardware, plan, plan_mix
     from planner.cli.from_plan import kept, old_workload, stated, verified
     from planner.cli.front_view import print_front
+    from planner.cli.mix_view import check_folder, show_mix
     from planner.cli.transition_view import print_transition
     from planner.documents import check_target, write_whole
     from planner.hardware import load_site
@@ -270,13 +204,21 @@ def command(
     from planner.search import Stop
 
     given = stated(click.get_current_context())
-    if from_plan is None and (model is None or hardware is None):
+    if inventory is not None and (hardware is not None or from_plan is not None):
+        raise click.UsageError("--inventory stands in place of HARDWARE and --from.")
+    if budget_usd is not None and inventory is None:
+        raise click.UsageError("--budget-usd goes with --inventory.")
+    if from_plan is None and (model is None or (hardware is None and inventory is None)):
         raise click.UsageError(f"Missing argument '{'MODEL' if model is None else 'HARDWARE'}'.")
     before = None if from_plan is None else verified(from_plan)
     old = None if before is None or from_plan is None else inputs_of(before, from_plan)
     load: str | Workload = workload if old is None or "workload" in given else old_workload(old)
-    if output is not None:
+    if output is not None and inventory is not None:
+        check_folder(output, force=force)
+    elif output is not None:
         check_target(output, force=force)
+    for part in hardware.split(",") if folders and hardware else ():
+        say_file(part.rpartition("=")[2], "node", folders)
     stop = Stop(None if time_limit is None else time.monotonic() + time_limit)
     previous = signal.getsignal(signal.SIGINT)
 
@@ -290,23 +232,30 @@ def command(
         call: dict[str, Any] = {
             "model": model,
             "hardware": None if hardware is None else parse_hardware(hardware, folders),
-            "workload": _with_tables(_with_experts(_workload(load, isl, osl, prefix_hit, ttft, tpot), expert_use), table_use),
+            "workload": with_tables(with_experts(workload_of(load, isl, osl, prefix_hit, ttft, tpot), expert_use), table_use),
             "runtime": runtime,
             "prices": price_basis,
             "site": None if site is None else load_site(site, folders=folders),
             "allow_announced": allow_announced,
             "tiers": None if tiers is None else tuple(part.strip() for part in tiers.split(",")),
             "constraints": parse_constraints(pins, bans, constraints_file),
-            **_spare(spare),
+            **spare_of(spare),
             "redundant_experts": whole_numbers(redundant_experts, "--redundant-experts", 64),
             "kv_dtype": tuple(part.strip() for part in kv_dtype.split(",")),
             "mtp": "auto" if mtp == "auto" else whole_numbers(mtp, "--mtp", 8),
             **options,
         }
         call |= kept(old, given) if old is not None else {}
+        if inventory is not None:
+            del call["hardware"], call["objective"]
+            fleet = plan_mix(
+                **call, inventory=inventory, budget_usd=budget_usd, folders=folders, reporter=_progress(quiet), stop=stop
+            )
+            show_mix(fleet, output, form, force=force, quiet=quiet)
+            return 0
         found = plan(**call, previous=before, reporter=_progress(quiet), stop=stop)
     except InfeasibleError as error:
-        _print_conflict(error, form)
+        print_conflict(error, form)
         return error.exit_code
     except StoppedError:
         if stop.interrupted:
@@ -325,7 +274,7 @@ def command(
         if found.transition is not None:
             print_transition(found.transition, found.certificate.unit)
         if certificate:
-            _print_certificate(found)
+            print_certificate(found)
     if not quiet:
         import shlex
 
@@ -351,124 +300,3 @@ def _progress(quiet: bool) -> Any:
             click.echo("\r" + " " * 70 + "\r", err=True, nl=False)
 
     return Line()
-
-
-def _print_conflict(error: InfeasibleError, form: str) -> None:
-    click.echo(f"planner: {error}", err=True)
-    if form == "json":
-        echo_json({"infeasible": True, "message": str(error), "conflict": error.conflict})
-        return
-    table = new_table("conflict", "member", "what it is", "least relief")
-    for member in error.conflict:
-        table.add_row(str(member["member"]), str(member["detail"]), str(member["least_relief"]))
-    print_table(table)
-
-
-def _span(interval: Interval) -> tuple[str, str, str]:
-    return number(interval.low), number(interval.expected), number(interval.high)
-
-
-def say(text: str) -> None:
-    """A sentence on stdout, wrapped at 100 columns with a hanging indent."""
-    import textwrap
-
-    click.echo(textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
-
-
-def print_plan(plan: Plan) -> None:
-    """The plan as tables and sentences for a person: verdict first, evidence last."""
-    from planner.cli.hardware_notes import assumed, estimates
-
-    certificate, p = plan.certificate, plan.prediction
-    cost = plan.cost.blended_interval
-    say(
-        f"{plan.model} on {plan.hardware}, workload {plan.workload}: {number(cost.expected)} USD per million tokens "
-        f"({number(cost.low)} to {number(cost.high)}), {number(p.output_tokens_per_s.expected)} output tokens/s, "
-        f"{number(p.tpot_ms.expected)} ms per token, first token after {number(p.ttft_ms.expected)} ms"
-    )
-    click.echo("")
-    pools = new_table(f"{plan.mode} serving", "pool", "instances", "tp", "attn dp", "ep", "pp", "batch/rank", "tokens/pass")
-    for pool in plan.pools:
-        c = pool.configuration
-        numbers = (pool.replicas, c.tp, c.attention_dp, c.ep, c.pp, c.batch_per_rank or "-", c.prefill_tokens_per_rank or "-")
-        pools.add_row(f"{pool.phase} ({pool.devices} devices)", *(str(n) for n in numbers))
-    print_table(pools)
-    prediction = new_table(
-        "prediction; low and high are the model's uncertainty (p10, p90)", "figure", "low", "expected", "high", "unit"
-    )
-    for name, interval, unit in (
-        ("output, whole deployment", p.output_tokens_per_s, "tokens/s"),
-        ("output per device paid for", p.output_tokens_per_s_per_device, "tokens/s"),
-        ("speed of one request", p.tokens_per_s_per_user, "tokens/s"),
-        ("time to first token, mean", p.ttft_ms, "ms"),
-        ("time per output token, mean", p.tpot_ms, "ms"),
-        ("cost, all tokens", cost, "USD per million"),
-    ):
-        prediction.add_row(name, *_span(interval), unit)
-    print_table(prediction)
-    memory = new_table(
-        "fullest device, GB", "pool", "memory", "usable", "weights", "KV", "buffers", "reserve", "free", "below it"
-    )
-    for pool in plan.pools:
-        m = pool.memory
-        below = ", ".join(f"{row['tier']} {row['bytes'] / 1e9:.2f}" for row in m["below"]) or "nothing"
-        reserve = sum(m["reserve_bytes"].values())
-        cells = [m["usable_bytes"], m["weights_bytes"], m["kv_cache_bytes"], m["staging_bytes"], reserve, m["free_bytes"]]
-        memory.add_row(pool.phase, m["tier"], *(f"{value / 1e9:.2f}" for value in cells), below)
-    print_table(memory)
-    u = plan.cost.usd_per_million
-    streams = (("cached input", u.input_hit), ("input", u.input_miss), ("output", u.output), ("all tokens", u.blended))
-    price = ", ".join(f"{name} {number(value)}" for name, value in streams)
-    say(
-        f"cost, USD per million tokens: {price}; {number(plan.cost.usd_per_hour)} USD an hour for {plan.cost.devices_paid} "
-        "devices "
-        f"(basis {plan.cost.basis} of {plan.cost.as_of}, in use {plan.cost.utilisation:.1%} of the time)"
-    )
-    for item in plan.cost.capital:
-        say(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
-    for sentence in estimates(plan):
-        say(f"  {sentence}")
-    d, site = plan.cost.defaults, plan.inputs["prices"].get("site")
-    at_site = f" (electricity, PUE and life of site {site})" if site else ""
-    say(
-        f"  owned hour: capital at {d['cost_of_capital']:.1%} a year over {d['life']:g} years, {d['residual_value']:.0%} left, "
-        f"installation {d['installation']:.0%}, maintenance {d['maintenance']:.0%} and staff {d['staff']:.0%} of it a year; "
-        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}{at_site}"
-    )
-    lines = list(plan.explanation["summary"][1:])
-    if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
-        lines += plan.explanation["below_device_memory"]
-    lines += (
-        plan.explanation["conversions"]
-        + plan.explanation["limits"]
-        + plan.explanation["resilience"]
-        + plan.explanation["worth"]
-        + plan.explanation["defaults"]
-    )
-    if plan.idle_devices:
-        lines.append(f"idle devices, paid for: {plan.idle_devices}")
-    lines += assumed(plan)
-    weak = len(plan.provenance["estimates"])
-    lines.append(
-        f"lowest grade of evidence: {plan.provenance['lowest_grade']} "
-        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D; planner explain lists them)"
-    )
-    count = certificate.space["configurations"]["total"]
-    state = "proved" if certificate.proved else f"not proved{f' (stopped: {certificate.stopped})' if certificate.stopped else ''}"
-    low, _, high = _span(p.output_tokens_per_s)
-    lines.append(
-        f"{state}: {certificate.objective:.6g} {certificate.unit}, bound {certificate.bound:.6g}, gap {certificate.gap:.4%} over "
-        f"{count:,} configurations; against the model, not the machine: expect {low} to {high} output tokens/s"
-    )
-    for line in lines:
-        say(line)
-
-
-def _print_certificate(plan: Plan) -> None:
-    click.echo(
-        f"certificate: {len(plan.certificate.nodes)} cells closed by a placement's basis, the rest by the bound without placement"
-    )
-    for name, basis in plan.certificate.nodes.items():
-        click.echo(f"  {name}: {basis}")
-    for pool in plan.pools:
-        click.echo(f"  {pool.phase} pool: {pool.placement_basis or 'everything resident, no basis needed'}")

@@ -8,7 +8,7 @@ import click
 
 from planner.cli.common import echo_json
 
-SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint", "conflict")
+SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint", "conflict", "inventory", "mix")
 
 _VERIFY: dict[str, Any] = {
     "type": "object",
@@ -29,7 +29,7 @@ _LIST: dict[str, Any] = {
 }
 _LINT: dict[str, Any] = {
     "type": "object",
-    "required": ["ok", "profiles", "faults"],
+    "required": ["ok", "profiles", "faults", "unknown", "notes"],
     "additionalProperties": False,
     "properties": {
         "ok": {"type": "boolean"},
@@ -43,6 +43,12 @@ _LINT: dict[str, Any] = {
                 "properties": dict.fromkeys(("where", "key", "what", "mend"), {"type": "string"}),
             },
         },
+        "unknown": {
+            "type": "object",
+            "description": "Figures that nobody has published, by file.",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+        },
+        "notes": {"type": "array", "items": {"type": "string"}},
     },
 }
 _COUNT = {"type": "integer", "minimum": 0}
@@ -124,6 +130,14 @@ def schema_of(subject: str) -> dict[str, Any]:
         from planner.runtimes import Runtime
 
         schema = Runtime.model_json_schema()
+    elif subject == "inventory":
+        from planner.prices.inventory import Inventory
+
+        schema = Inventory.model_json_schema(by_alias=True)
+    elif subject == "mix":
+        from planner.plans.mix import Mix
+
+        schema = Mix.model_json_schema()
     else:
         schema = {"verify": _VERIFY, "list": _LIST, "kv": _KV, "lint": _LINT, "conflict": _CONFLICT}[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

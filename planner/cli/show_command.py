@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from planner.cli.common import compact, echo_json, format_option, new_table, print_table, profiles_option, terminal_width
+from planner.cli.common import (
+    compact,
+    echo_json,
+    format_option,
+    new_table,
+    print_table,
+    profiles_option,
+    say_file,
+    terminal_width,
+)
 
 
 def _dot(graph: Any) -> str:
@@ -88,30 +96,30 @@ def _model(name: str) -> tuple[dict[str, Any], Any]:
     return data, model
 
 
-def _hardware(name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any]:
-    from planner.errors import InputError
+SORTS_OF = {"hardware": ("system", "device", "part", "site"), "device": ("device",), "part": ("part",), "site": ("site",)}
+"""What is looked for by kind, in order."""
+
+
+def _hardware(kind: str, name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any]:
+    from planner.errors import InputError, nearest
     from planner.hardware import load_hardware
     from planner.hardware.loader import ProfileSource
 
-    subject: Any
-    try:
-        subject = load_hardware(name, folders=folders).system
-    except InputError as error:
-        source = ProfileSource(folders)
-        for sort in ("device", "part", "site"):
-            with suppress(InputError):
-                subject = source.read_any(source.resolve(name, sort))
-                break
-        else:
-            raise error from None
+    source, faults = ProfileSource(folders), []
+    subject: Any = None
+    for sort in SORTS_OF[kind]:
+        try:
+            subject = load_hardware(name, folders=folders).system if sort == "system" else None
+            subject = subject or source.read_any(source.resolve(name, sort))
+            break
+        except InputError as error:
+            faults.append(error)
+    if subject is None:
+        if not all(fault.what.startswith("unknown ") or fault.what.endswith(" is a device") for fault in faults):
+            raise next(fault for fault in faults if not fault.what.startswith("unknown "))
+        known = sorted({other for sort in SORTS_OF[kind] for _, names in source.names(sort) for other in names})
+        raise InputError(f"unknown {kind} {name[:64]!r}", mend=nearest(name[:64], known))
     return _without_stand_ins(subject.model_dump(mode="json", by_alias=True)), subject
-
-
-def _say_file(name: str, kind: str, folders: tuple[Path, ...]) -> None:
-    """On stderr, where the profile lies: folders of the user and other packages may hold one of the same name."""
-    from planner.hardware.loader import find_profile
-
-    click.echo(f"read from {find_profile(name, kind, folders=folders)}", err=True)
 
 
 def _without_stand_ins(value: Any) -> Any:
@@ -161,7 +169,7 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
 
 
 @click.command("show")
-@click.argument("kind", type=click.Choice(["hardware", "model", "workload", "runtime"]))
+@click.argument("kind", type=click.Choice(["hardware", "device", "part", "site", "model", "workload", "runtime"]))
 @click.argument("name")
 @click.option("--dot", type=click.Path(path_type=Path), help="Write the graph as DOT to this file, or - for stdout.")
 @click.option("--force", is_flag=True, help="Overwrite the DOT file.")
@@ -170,14 +178,19 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
 def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[Path, ...], form: str) -> None:
     """Show one entry with its figures, grades and sources.
 
+    device, part and site are looked for among hardware of that kind alone. A drawing in FILE.dot becomes a picture with
+    Graphviz: dot -Tsvg FILE.dot -o FILE.svg
+
     Example: planner show model deepseek-v3
     """
     data: dict[str, Any]
     subject: Any = None
     if kind == "model":
         data, subject = _model(name)
-    elif kind == "hardware":
-        data, subject = _hardware(name, folders)
+    elif kind in SORTS_OF:
+        data, subject = _hardware(kind, name, folders)
+        kind = "hardware"
+        say_file(name, data["kind"], folders, always=form == "table" and dot is None)
     elif kind == "workload":
         from planner.workload import load_workload
 
@@ -194,11 +207,13 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
         from planner.cli.hardware_dot import dot_of
         from planner.documents import write_whole
 
-        text = dot_of(subject.graph()) if kind == "hardware" else _dot(subject.graph())
+        text = dot_of(subject.graph(), subject) if kind == "hardware" else _dot(subject.graph())
         if str(dot) == "-":
             click.echo(text, nl=False)
             return
         write_whole(dot, text, force=force)
+        click.echo(f"wrote {dot}", err=True)
+        return
     if form == "json":
         echo_json(data)
     elif kind == "hardware" and data["kind"] in ("memory", "interconnect", "site"):
@@ -209,6 +224,5 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
         from planner.cli.hardware_tree import print_tree
 
         print_tree(subject, terminal_width())
-        _say_file(name, data["kind"], folders)
     else:
         _print_pairs(f"{kind} {data['id']}", data)

@@ -43,7 +43,7 @@ _FROM_PART: dict[str, tuple[str, ...]] = {
     ),
 }
 _REPLACED = frozenset(key for keys in _FROM_PART.values() for key in keys) | set(_OF_THE_WHOLE)
-_LARGEST = 1_000_000
+_LARGEST = 10_000
 
 
 class Use(NamedTuple):

@@ -106,13 +106,13 @@ def _estimate(shares: list[System], key: str, devices: int, parts: _Sum) -> Figu
     others = f", and {len(shares) - 1} others for the interval" if len(shares) > 1 else ""
     words = " ".join([f"{devices} / {first.devices} of {first.id} ({share.value:,.0f} {unit}{others})", *parts.words])
     value = max(share.value + parts.value, parts.least)
-    newest = max([day for day in (figure.as_of, *parts.dates) if day is not None], default=None)
+    oldest = min([day for day in (figure.as_of, *parts.dates) if day is not None], default=None)
     return Figure(
         value=value,
         low=min(low, value),
         high=max(high, value),
         source=f"estimate from {first.id} and its parts: {figure.source}",
-        as_of=newest,
+        as_of=oldest,
         grade="D" if figure.grade == "D" else "C",
         note=f"estimate: {words}" + ("; high: nothing is replaced" if parts.words else ""),
     )

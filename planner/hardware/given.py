@@ -66,7 +66,7 @@ def with_estimates(selection: HardwareSelection) -> HardwareSelection:
 
 
 def estimated_capex(system: System) -> Figure:
-    """What a plan takes for a capital cost that nobody has published: the profile's default, else its power times ``USD_PER_W``."""
+    """What a plan takes for a capital cost that nobody has published: the stated default, else power times ``USD_PER_W``."""
     capex = system.capex
     low, value, high = capex.lowest, capex.value, capex.highest
     how, source = "the profile's stated default, taken without asking", "the profile's stated default"

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Collection
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from planner.documents import mend_of
 from planner.errors import InputError
 from planner.hardware.compose import expand
 from planner.hardware.joining import label_rows
 from planner.hardware.kinds import EXPECTED, SCHEMAS, SORTS
 from planner.hardware.loader import ProfileSource
+from planner.hardware.plausible import STAND_IN
 from planner.hardware.rules import Fault, alike, in_text, in_whole, taken
 from planner.hardware.schema import DIMENSIONS
+from planner.hardware.truth import dated_later, truths
 
 MAX_ROUNDS = 200
+MAX_FAULTS = 200
+"""Told of one file; nobody mends more in one go."""
 _STAND_IN_DEVICE = "h100-sxm"
 _STAND_IN_PART = {"tier": "ddr5-rdimm-64gb", "memory": "ddr5-rdimm-64gb", "link": "pcie5-x16", "domain": "nvlink4"}
 _HARMLESS = {
@@ -77,8 +83,11 @@ _GONE = object()
 _PLURAL = {"tier": "tiers", "link": "links", "domain": "domains"}
 
 
-def lint(path: Path, *, source: ProfileSource | None = None, today: date) -> list[Fault]:
-    """Every fault of the profile at ``path``; nothing dated after ``today`` passes."""
+def lint(path: Path, *, source: ProfileSource | None = None, today: date, checked: Collection[Path] = ()) -> list[Fault]:
+    """Every fault of the profile at ``path``; nothing dated after ``today`` passes.
+
+    What it shares with a file of ``checked`` is a fault of that one already.
+    """
     source = source or ProfileSource(())
     where = str(path)
     faults: list[Fault] = []
@@ -91,17 +100,27 @@ def lint(path: Path, *, source: ProfileSource | None = None, today: date) -> lis
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in SCHEMAS:
         return [*faults, Fault(where=where, key="kind", what=f"{EXPECTED}, got {kind!r}", mend="correct it")]
+    if "schema" in data and type(data["schema"]) is not int:
+        faults.append(Fault(where=where, key="schema", what=f"expected 1, got {data['schema']!r}", mend="write schema = 1"))
+        data["schema"] = 1
     data = _with_sound_parts(data, path, source, faults)
     if SORTS[kind] == "system":
         data = _with_device(data, path, source, faults)
     elif kind == "device":
         data, _ = expand(data, path, source)
     profile = _validated(SCHEMAS[kind], data, where, faults)
-    faults += taken(raw, path, SORTS[kind], source)
+    faults += taken(raw, path, SORTS[kind], source, checked)
     if profile is not None:
         faults += in_whole(profile, where)
+        faults += truths(profile, raw, path, source)
         faults += alike(profile, path, source)
-    return list(dict.fromkeys(faults))
+        if not faults:
+            faults += dated_later(profile, where, today)
+    found = list(dict.fromkeys(faults))
+    if len(found) > MAX_FAULTS:
+        more = Fault(where=where, key="", what=f"and {len(found) - MAX_FAULTS} more faults", mend="mend these first")
+        found = [*found[:MAX_FAULTS], more]
+    return found
 
 
 def _fault(error: InputError, where: str) -> Fault:
@@ -155,20 +174,22 @@ def _validated(kind: type[BaseModel], data: dict[str, Any], where: str, faults: 
         try:
             return kind.model_validate(data)
         except ValidationError as error:
-            errors = error.errors(include_url=False, include_input=False)
+            errors = error.errors(include_url=False)
             spots = []
+            above = {e["loc"][:end] for e in errors for end in range(len(e["loc"]))}
+            undated = {other.key for other in faults}
             for found in errors:
-                if found["type"] == "too_short" and any(e["loc"][:-1][: len(found["loc"])] == found["loc"] for e in errors):
+                if found["type"] == "too_short" and found["loc"] in above:
                     continue  # only because its rows have faults of their own
                 fault, spot = _explained(found, data, where)
                 spots.append((spot, found["type"]))
-                dated = any(other.key == f"{fault.key}.as_of" for other in faults) and fault.what.startswith("as_of ")
+                dated = f"{fault.key}.as_of" in undated and fault.what.startswith("as_of ")
                 if (fault.key, fault.what) not in seen and not dated:
                     faults.append(fault)
                 seen.add((fault.key, fault.what))
             progress = sum(_put_aside(data, spot, sort) for spot, sort in spots) > 0
             _drop_gone(data)
-            if not progress:
+            if not progress or len(faults) > MAX_FAULTS:
                 return None
     return None
 
@@ -182,7 +203,7 @@ _MENDS = {
 def _explained(found: Any, data: dict[str, Any], where: str) -> tuple[Fault, list[Any]]:
     """The fault in words, and the path in ``data`` of the value that has it."""
     spot = list(found["loc"])
-    what, mend = _MENDS.get(found["type"], (found["msg"].removeprefix("Value error, "), ""))
+    what, mend = _MENDS.get(found["type"], (found["msg"].removeprefix("Value error, "), mend_of(found)))
     inner = re.match(r"([a-z_]\w*(?:\.[\w-]+)*): (.*)", what, re.DOTALL) if found["type"] == "value_error" else None
     if inner and not (spot and spot[-1] in DIMENSIONS and inner[1] in ("value", "low", "high")):
         spot += _steps(inner[1], data if not spot else None)
@@ -242,7 +263,7 @@ def _put_aside(data: dict[str, Any], spot: list[Any], sort: str) -> bool:
 
 
 def _harmless(key: str) -> dict[str, Any]:
-    return {"value": _HARMLESS[DIMENSIONS[key]], "source": "x", "as_of": _LONG_AGO, "grade": "A", "note": "dense"}
+    return {"value": _HARMLESS[DIMENSIONS[key]], "source": STAND_IN, "as_of": _LONG_AGO, "grade": "A", "note": "dense"}
 
 
 def _drop_gone(value: Any) -> None:

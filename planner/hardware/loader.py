@@ -32,9 +32,16 @@ from planner.plugins import registry
 
 MAX_PROFILE_BYTES = 2**20
 MAX_PROFILES = 2000
+MAX_ENTRIES = 50_000
+"""Files and folders below a folder of profiles that are looked at in search of them."""
+MAX_ROWS = 256
+"""Entries of any one list or table of a profile."""
+KEPT_CHARACTERS = 2**24
+"""Of the texts whose tables are kept for the next look."""
 MAX_EXTENDS = 16
 
 _Profile = TypeVar("_Profile", System, DeviceProfile, MemoryPart, InterconnectPart, Site)
+_Found = TypeVar("_Found")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -47,6 +54,14 @@ class _Head(NamedTuple):
     sort: str
     names: tuple[str, ...]
     device: str
+
+
+class Holder(NamedTuple):
+    """A file that has a name: its path without links, and whether it is planner's own."""
+
+    path: Path
+    real: Path
+    ours: bool
 
 
 class HardwareSummary(BaseModel):
@@ -96,6 +111,20 @@ def load_hardware(name: str | Path, *, folders: Iterable[Path] = ()) -> Hardware
 def find_profile(name: str, kind: str, *, folders: Iterable[Path] = ()) -> Path:
     """The file that a name of the kind (``device``, ``node``, …) is read from, with or without ``:N``."""
     return ProfileSource(folders).resolve(_split_count(name)[0], SORTS.get(kind, "system"))
+
+
+def hides(path: Path, name: str, kind: str) -> bool:
+    """Whether a name found at ``path``, outside the catalogue, is one of the catalogue too."""
+    base = _split_count(name)[0]
+    if base.endswith(".toml") or "/" in base or of_catalogue(path):
+        return False
+    source = ProfileSource(())
+    return any(base in names or base.lower() in names for _, names in source.names(SORTS.get(kind, "system")))
+
+
+def of_catalogue(path: Path) -> bool:
+    """Whether a file lies in the built-in catalogue."""
+    return _real(path).is_relative_to(_real(builtin_folder()))
 
 
 def load_device(name: str, *, folders: Iterable[Path] = ()) -> DeviceProfile:
@@ -168,13 +197,17 @@ class ProfileSource:
             if not folder.is_dir():
                 raise InputError("is not a folder", where=str(folder), mend="name a folder that holds profiles")
         self.folders.append(registry("planner.hardware").folder("builtin"))
-        self._documents: dict[str, dict[str, Any]] = {}
+        self._documents: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._kept = 0
         self._heads: dict[Path, _Head] = {}
+        self._indices: dict[int, tuple[dict[str, list[Path]], dict[str, list[Path]]]] = {}
+        self._named: dict[str, dict[str, list[Holder]]] = {}
+        self._held: dict[str, dict[str, tuple[Path, System]]] = {}
 
     @cached_property
     def _by_folder(self) -> list[list[Path]]:
         """The profile files of each folder, by path; links that lead out of a folder are left out."""
-        return [_profiles_below(folder) for folder in self.folders]
+        return [profiles_below(folder) for folder in self.folders]
 
     @cached_property
     def _plugins_by_folder(self) -> list[list[Path]]:
@@ -195,24 +228,38 @@ class ProfileSource:
         """The file of a catalogue id or alias of the wanted sort (one of ``SORTS`` or ``profile``), or a path as it is."""
         if name.endswith(".toml") or "/" in name or os.sep in name:
             return Path(name)
-        known: set[str] = set()
+        searched: list[Path] = []
         for plugins in (False, True):
             for paths in self._plugins_by_folder if plugins else self._by_folder:
-                others = [path for path in paths if path != but]
+                stems, names = self._index(paths)
                 for match in (name, name.lower()):
                     # the file of that name first: a plan reads only what it needs
-                    for path in sorted(others, key=lambda path: path.stem != match):
-                        head = self._head(path)
-                        if not (want in ("profile", head.sort) or head.sort == "unreadable"):
-                            continue
-                        if match == path.stem or match in head.names:
+                    for path in stems.get(match, ()):
+                        if path != but and self._fits(path, want):
                             return path
-                        known.update(head.names)
+                    if not names and paths:
+                        names.update(_grouped((n, path) for path in paths for n in self._head(path).names))
+                    for path in names.get(match, ()):
+                        if path != but and self._fits(path, want):
+                            return path
+                searched += paths
+        known = {n for path in searched if path != but and self._fits(path, want) for n in self._head(path).names}
         holders = [head.names[0] for head in map(self._head, self.files) if name and head.device == name]
         if want == "system" and holders:
             raise InputError(f"{name!r} is a device", mend="name a system that holds it: " + ", ".join(sorted(holders)))
         what = f"unknown {'hardware' if want == 'system' else want} {name[:64]!r}"
         raise InputError(what, mend=nearest(name[:64], sorted(known)))
+
+    def _index(self, paths: list[Path]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+        """The files of a folder by stem, and by the names that they say, which are filled in when first needed."""
+        if id(paths) not in self._indices:
+            self._indices[id(paths)] = _grouped((path.stem, path) for path in paths), {}
+        return self._indices[id(paths)]
+
+    def _fits(self, path: Path, want: str) -> bool:
+        """Whether a file is of the wanted sort, or may be."""
+        sort = self._head(path).sort
+        return want in ("profile", sort) or sort == "unreadable"
 
     def _head(self, path: Path) -> _Head:
         """What a file says of itself, without the profiles that it refers to."""
@@ -243,6 +290,9 @@ class ProfileSource:
     def summary(self, path: Path) -> HardwareSummary:
         try:
             data = self.document(path)
+            if not isinstance(kind := data.get("kind"), str) or kind not in SCHEMAS:
+                raise InputError(f"kind: {EXPECTED}, got {kind!r}", where=str(path), mend="correct it")
+            _refuse_schema(data, str(path))
             keys = set(HardwareSummary.model_fields) - {"device", "usable_bytes", *_PRICED, "fault"}
             device = data.get("device", "")
             device = device.get("id") if isinstance(device, dict) else Path(device).stem if isinstance(device, str | Path) else ""
@@ -266,12 +316,52 @@ class ProfileSource:
             if head.sort == sort:
                 yield path, head.names
 
+    def named(self, sort: str) -> dict[str, list[Holder]]:
+        """The profiles of the sort in the folders by id and alias, put together once."""
+        if sort not in self._named:
+            holders = ((Holder(path, _real(path), of_catalogue(path)), names) for path, names in self.names(sort))
+            self._named[sort] = _grouped((name, holder) for holder, names in holders for name in dict.fromkeys(names))
+        return self._named[sort]
+
+    def parts_like(self, raw: dict[str, Any]) -> list[tuple[Path, tuple[str, ...]]]:
+        """The parts whose files say the same in every key of ``SIGNATURE``, with their names."""
+        return self._signed.get(_signature(raw), [])
+
+    @cached_property
+    def _signed(self) -> dict[str, list[tuple[Path, tuple[str, ...]]]]:
+        found: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
+        for path, names in self.names("part"):
+            with suppress(InputError):
+                found.setdefault(_signature(self.raw(path)), []).append((path, names))
+        return found
+
+    @cached_property
+    def ports(self) -> dict[str, float]:
+        """One-way bytes/s of one device's port by network, of the interconnect parts; planner's own come first."""
+        found: dict[str, float] = {}
+        ours: set[str] = set()
+        for path, _ in sorted(self.names("part"), key=lambda item: not of_catalogue(item[0])):
+            with suppress(InputError):
+                if self.raw(path).get("kind") == "interconnect":
+                    part = self.read(path, InterconnectPart)
+                    own = of_catalogue(path)
+                    if own or part.network not in ours:
+                        found[part.network] = max(found.get(part.network, 0.0), part.bandwidth.highest)
+                    ours |= {part.network} if own else set()
+        return found
+
     def raw(self, path: Path) -> dict[str, Any]:
-        """The table of the file alone, as it is written."""
+        """The table of the file alone, as it is written; the oldest are forgotten where many were read."""
         key = os.path.abspath(path)
         if key not in self._documents:
-            self._documents[key] = parse_toml(read_text(path, max_bytes=MAX_PROFILE_BYTES), str(path))
-        return self._documents[key]
+            text = read_text(path, max_bytes=MAX_PROFILE_BYTES)
+            data = parse_toml(text, str(path))
+            _refuse_many(data, str(path))
+            self._documents[key] = len(text), data
+            self._kept += len(text)
+            while self._kept > KEPT_CHARACTERS and len(self._documents) > 1:
+                self._kept -= self._documents.pop(next(iter(self._documents)))[0]
+        return self._documents[key][1]
 
     def _joined(self, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         data = dict(self.raw(path))
@@ -326,8 +416,7 @@ class ProfileSource:
         if schema is not kind:
             what = f"is {CALLED[schema]}, not {CALLED[kind]}"
             raise InputError(what, where=where, mend=f"see planner list hardware --kind {found}")
-        if data.get("schema") != 1:
-            raise InputError(f"schema: expected 1, got {data.get('schema')!r}", where=where, mend="write schema = 1")
+        _refuse_schema(data, where)
         if kind is System:
             data = self.with_device(data, path)
         elif kind is DeviceProfile:
@@ -361,9 +450,20 @@ class ProfileSource:
 
     def holders(self, device: str, but: Path) -> list[System]:
         """The sound systems of the folders that hold a device and say what they cost and draw, by id."""
-        found: dict[str, System] = {}
+        own = _real(but)
+        systems: dict[str, System] = {}
+        for path, system in self._holding(device).values():
+            if _real(path) != own:
+                systems.setdefault(system.id, system)
+        return [systems[key] for key in sorted(systems)]
+
+    def _holding(self, device: str) -> dict[str, tuple[Path, System]]:
+        """Those systems by file, read once."""
+        if device in self._held:
+            return self._held[device]
+        found = self._held[device] = {}
         for path in self.files:
-            if self._head(path).sort != "system" or _real(path) == _real(but):
+            if self._head(path).sort != "system":
                 continue
             with suppress(InputError):
                 data = self.document(path)
@@ -371,9 +471,8 @@ class ProfileSource:
                 if not {"capex", "power"} <= set(data) or not isinstance(held, str | Path):
                     continue
                 if Path(held).stem == device or device in self._head(self._reference(held, path, "device", "device")).names:
-                    system = self.read(path, System)
-                    found.setdefault(system.id, system)
-        return [found[key] for key in sorted(found)]
+                    found[str(path)] = path, self.read(path, System)
+        return found
 
     def with_device(self, data: dict[str, Any], path: Path) -> dict[str, Any]:
         """The system's table with its device, its parts and what is estimated in place."""
@@ -398,6 +497,39 @@ class ProfileSource:
         return data | {"device": Device.model_validate(values), "tiers": [*device.memory, *own]}
 
 
+SIGNATURE = {"memory": ("vendor", "technology", "unit", "usable", "read"), "interconnect": ("vendor", "network", "bandwidth")}
+"""What a part is known by, by kind: two files that say the same of it are one part twice."""
+
+
+def _signature(raw: dict[str, Any]) -> str:
+    values = [raw.get(key) for key in SIGNATURE.get(str(raw.get("kind")), ())]
+    return repr([raw.get("kind"), *(value.get("value") if isinstance(value, dict) else value for value in values)])
+
+
+def _grouped(pairs: Iterable[tuple[str, _Found]]) -> dict[str, list[_Found]]:
+    groups: dict[str, list[_Found]] = {}
+    for name, found in pairs:
+        groups.setdefault(name, []).append(found)
+    return groups
+
+
+def _refuse_schema(data: dict[str, Any], where: str) -> None:
+    if type(found := data.get("schema")) is not int or found != 1:
+        raise InputError(f"schema: expected 1, got {found!r}", where=where, mend="write schema = 1")
+
+
+def _refuse_many(data: dict[str, Any], where: str) -> None:
+    """No table of a profile has so many keys or rows; each could be a fault of its own."""
+    stack: list[tuple[str, Any]] = [("", data)]
+    while stack:
+        key, value = stack.pop()
+        if len(value) > MAX_ROWS:
+            what = f"{key}: {len(value)} entries" if key else f"{len(value)} entries"
+            raise InputError(what, where=where, mend=f"a table or list of a profile has at most {MAX_ROWS}")
+        pairs = value.items() if isinstance(value, dict) else ((key, item) for item in value)
+        stack += [(str(name), item) for name, item in pairs if isinstance(item, dict | list)]
+
+
 _PRICED = ("usd_per_gb", "price_basis", "price_as_of")
 
 
@@ -420,7 +552,7 @@ def _packs() -> dict[str, list[Path]]:
     found = {}
     for name, folder in packs.other_folders().items():
         try:
-            found[name] = _profiles_below(folder)
+            found[name] = profiles_below(folder)
         except InputError as error:
             packs.report(name, str(error))
     return found
@@ -438,11 +570,16 @@ def check_packs() -> None:
                 break
 
 
-def _profiles_below(folder: Path) -> list[Path]:
+def profiles_below(folder: Path) -> list[Path]:
+    """The profile files below a folder, by path; links that lead out of it are left out."""
     inside = _real(folder)
     found: list[Path] = []
+    entries = 0
     for parent, subfolders, names in os.walk(inside):
         subfolders.sort()
+        entries += len(subfolders) + len(names)
+        if entries > MAX_ENTRIES:
+            raise InputError(f"holds more than {MAX_ENTRIES} files and folders", where=str(folder), mend="name a smaller folder")
         for name in sorted(names):
             path = Path(parent, name)
             if name.endswith(".toml") and not name.startswith(".") and _real(path).is_relative_to(inside):

@@ -32,7 +32,7 @@ from planner.hardware.schema import (
     _refuse_both_ways,
     _refuse_later_figures,
 )
-from planner.quantities import Figure, figure_of
+from planner.quantities import Figure, figure_of, readable
 
 if TYPE_CHECKING:
     JoulesPerBit: TypeAlias = Figure
@@ -121,7 +121,8 @@ class MemoryPart(_Entry):
         written = self.dwpd.value * self.usable.value * 365.0 * self.warranty.value
         if not 0.8 < self.endurance.value / written < 1.25:
             raise ValueError(
-                f"endurance: {self.endurance.value:.3g} B, but dwpd over the warranty is {written:.3g} B; correct one of them"
+                f"endurance: {readable(self.endurance.value, 'bytes')}, but dwpd over the warranty is {readable(written, 'bytes')}; "
+                "correct one of them"
             )
         return self
 

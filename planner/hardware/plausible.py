@@ -24,6 +24,8 @@ from planner.quantities import Dimension, Figure, parse_quantity, readable
 
 CONFIRMED = "confirmed:"
 """Begins the note of a figure that is right although it is far from every other."""
+STAND_IN = "stands in for a faulty figure"
+"""Source of a figure that ``planner lint`` puts in place of a faulty one."""
 FILE = Path(__file__).with_name("plausible.toml")
 
 
@@ -97,7 +99,7 @@ def _counted(profile: Profile) -> Iterator[Observation]:
     """Those of use: no gap, no estimate from other figures, no zero, nothing that stands in for a faulty one."""
     for seen in observations(profile):
         figure = seen.figure
-        if figure.known and figure.value > 0.0 and figure.source != "x" and not figure.source.startswith("estimate from "):
+        if figure.known and figure.value > 0.0 and figure.source != STAND_IN and not figure.source.startswith("estimate from "):
             yield seen
 
 

@@ -6,22 +6,25 @@ with the whole port, dates in the future.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from planner.hardware.kinds import Profile
-from planner.hardware.loader import ProfileSource
+from planner.hardware.kinds import SORTS, Profile
+from planner.hardware.loader import SIGNATURE, ProfileSource, of_catalogue
 from planner.hardware.parts import InterconnectPart, MemoryPart
-from planner.hardware.plausible import CONFIRMED, strange
+from planner.hardware.plausible import CONFIRMED, STAND_IN, strange
 from planner.hardware.schema import DIMENSIONS, DeviceProfile, System, Tier
 from planner.quantities import Figure
 
-_MARKUP = re.compile(r"<\s*[a-zA-Z/!?]|&(#\d+|#x[0-9a-fA-F]+|lt|gt|amp|quot);|javascript:", re.ASCII)
+_MARKUP = re.compile(r"<\s*[a-zA-Z/!?]|&(?:#\d|#[xX][0-9a-fA-F]|(?:lt|gt|amp|quot|apos)\b(?!=))|javascript:", re.ASCII)
 _BINARY = re.compile(r"\d\s*[KMGTP]iB")
 
 
@@ -49,18 +52,32 @@ def in_text(raw: dict[str, Any], where: str, today: date) -> Iterator[Fault]:
         if isinstance(value, str):
             if _MARKUP.search(value) or not value.isprintable():
                 yield Fault(where=where, key=key, what="holds markup or control characters", mend="write plain text")
-        elif isinstance(value, date) and name == "as_of" and value > today:
-            yield Fault(where=where, key=key, what=f"{value} lies in the future", mend="write the date of the source")
+        if name == "as_of":
+            day = plain_date(value)
+            if day is None:
+                what = f"{str(value)[:48]!r} is no plain date"
+                yield Fault(where=where, key=key, what=what, mend="write a plain date, as 2026-11-20")
+            elif day > today:
+                yield Fault(where=where, key=key, what=f"{value} lies in the future", mend="write the date of the source")
     for key, table in _tables(raw, ""):
         yield from _binary_units(key, table, where)
         for name, rows in table.items():
             if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
                 ids = [str(row.get("id")) for row in rows if "id" in row]
-                for twice in sorted({name for name in ids if ids.count(name) > 1}):
-                    what = f"{twice!r} is listed {ids.count(twice)} times"
+                counts = Counter(ids)
+                for twice in sorted(name for name in counts if counts[name] > 1):
+                    what = f"{twice!r} is listed {counts[twice]} times"
                     yield Fault(
                         where=where, key=name, what=what, mend="a memory, link or domain is listed once; remove the others"
                     )
+
+
+def plain_date(value: object) -> date | None:
+    """A day without a time of day, also as a string; ``None`` for anything else."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    return value if type(value) is date else None
 
 
 def _binary_units(key: str, table: dict[str, Any], where: str) -> Iterator[Fault]:
@@ -69,9 +86,16 @@ def _binary_units(key: str, table: dict[str, Any], where: str) -> Iterator[Fault
     if not dimension or "value" not in table or not _BINARY.search(str(table["value"])):
         return
     note = f"{table.get('note', '')} {table.get('source', '')}"
-    if not re.search(r"[KMGTP]iB", note) and not str(table["value"]).rstrip().endswith(("KiB", "MiB")):
+    said = re.search(r"[KMGTP]iB", note) and not re.search(r"\b(not|no)\b[^;.]*[KMGTP]iB", note)
+    if not said and not _read_off(str(table["value"])):
         mend = "a label's GB are 1e9 bytes: write GB, or say in the note that the source counts in GiB"
         yield Fault(where=where, key=key, what=f"{table['value']} is in binary units", mend=mend)
+
+
+def _read_off(text: str) -> bool:
+    """Whether a value in KiB or MiB is one that a tool prints: whole multiples of 1024 are a label in the next unit."""
+    number = re.fullmatch(r"\s*([\d_,]+)(?:\.0*)?\s*[KM]iB\s*", text)
+    return text.rstrip().endswith(("KiB", "MiB")) and not (number and int(re.sub(r"\D", "", number[1])) % 1024 == 0)
 
 
 def _tables(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,40 +126,47 @@ def _row_name(row: Any, number: int) -> str:
 # --- rules on the profile as a whole
 
 
-def taken(raw: dict[str, Any], path: Path, sort: str, source: ProfileSource) -> Iterator[Fault]:
-    """Names that belong to another profile of the sort. A file may take the name of the one that it extends."""
+def own_names(raw: dict[str, Any]) -> list[str]:
+    """Id and aliases of a file's table, as far as they can be read."""
     aliases = raw.get("aliases")
-    own = [name for name in (raw.get("id"), *(aliases if isinstance(aliases, list) else ())) if isinstance(name, str)]
-    for other, names in source.names(sort):
-        if other.resolve() == path.resolve() or raw.get("extends") == names[0]:
-            continue
-        for name in own:
-            if name in names:
-                what = f"{name!r} is a name of {other.stem}"
-                mend = "choose another, or extend that profile: no part has two profiles"
-                yield Fault(where=str(path), key="id" if name == raw.get("id") else "aliases", what=what, mend=mend)
+    return [name for name in (raw.get("id"), *(aliases if isinstance(aliases, list) else ())) if isinstance(name, str)]
+
+
+def hidden(raw: dict[str, Any], path: Path, source: ProfileSource) -> list[str]:
+    """Names of the catalogue that a file outside it takes: allowed, and read in place of the catalogue's."""
+    if of_catalogue(path):
+        return []
+    known = source.named(SORTS.get(str(raw.get("kind")), ""))
+    return [name for name in own_names(raw) if any(other.ours for other in known.get(name, ()))]
+
+
+def taken(raw: dict[str, Any], path: Path, sort: str, source: ProfileSource, checked: Collection[Path] = ()) -> Iterator[Fault]:
+    """Names that belong to another profile of the sort. A file may take the name of the one that it extends, and outside the
+    catalogue one of the catalogue (``hidden``); what it shares with a ``checked`` file is that one's fault."""
+    known, own = source.named(sort), path.resolve()
+    mine = of_catalogue(path)
+    base = set(known.get(extends, ())) if isinstance(extends := raw.get("extends"), str) else set()
+    for name in own_names(raw):
+        for other in reversed(known.get(name, ())):  # those after it, which are not checked yet, come last
+            if other.real in checked or other.real == own or (other.ours and not mine) or other in base:
+                continue
+            what = f"{name!r} is a name of {other.path.stem}"
+            mend = "choose another, or extend that profile: no part has two profiles"
+            yield Fault(where=str(path), key="id" if name == raw.get("id") else "aliases", what=what, mend=mend)
+            break
 
 
 def alike(profile: Profile, path: Path, source: ProfileSource) -> Iterator[Fault]:
     """Another part of the folders that says the same: one thing under two names."""
     if not isinstance(profile, MemoryPart | InterconnectPart):
         return
-    own = source.raw(path)
-    signature = _SIGNATURE[profile.kind]
-    for other, names in source.names("part"):
-        if other.resolve() == path.resolve():
-            continue
-        theirs = source.raw(other)
-        if theirs.get("kind") == profile.kind and all(_bare(theirs.get(key)) == _bare(own.get(key)) for key in signature):
-            what = f"the same {', '.join(signature)} as {names[0]!r}: one part twice"
+    raw, own = source.raw(path), path.resolve()
+    mine = set(own_names(raw))
+    for other, names in source.parts_like(raw):
+        if not mine & set(names) and other.resolve() != own:
+            what = f"the same {', '.join(SIGNATURE[profile.kind])} as {names[0]!r}: one part twice"
             yield Fault(where=str(path), key="id", what=what, mend="keep one file and put the other name in its aliases")
-
-
-_SIGNATURE = {"memory": ("vendor", "technology", "unit", "usable", "read"), "interconnect": ("vendor", "network", "bandwidth")}
-
-
-def _bare(value: Any) -> Any:
-    return value.get("value") if isinstance(value, dict) else value
+            break
 
 
 def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
@@ -193,8 +224,10 @@ def unreached(system: System, where: str) -> Iterator[Fault]:
 def _twins(tiers: tuple[Tier, ...], where: str) -> Iterator[Fault]:
     for number, tier in enumerate(tiers):
         for other in tiers[:number]:
-            same = (tier.kind, tier.usable.value, tier.read.value) == (other.kind, other.usable.value, other.read.value)
-            if same and tier.usable.source != "x":
+            close = all(
+                math.isclose(a.value, b.value, rel_tol=0.02) for a, b in ((tier.usable, other.usable), (tier.read, other.read))
+            )
+            if tier.kind == other.kind and close and tier.usable.source != STAND_IN:
                 what = f"the same kind, size and rate as {other.id!r}: one memory listed twice"
                 yield Fault(
                     where=where, key=f"tier.{tier.id}", what=what, mend="list a memory once, at its owner, with devices_sharing"

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import date
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     PerSecond: TypeAlias = Figure
     Fraction: TypeAlias = Figure
 else:
-    Bytes = figure_of("bytes")
-    BytesPerSecond = figure_of("bytes_per_s", plausible=1e3)
+    Bytes = figure_of("bytes", plausible=1e6)
+    BytesPerSecond = figure_of("bytes_per_s")
     FlopPerSecond = figure_of("flop_per_s")
     Seconds = figure_of("s", exclusive=False)
     Watts = figure_of("w")
     Usd = figure_of("usd")
     PerSecond = figure_of("per_s")
-    Fraction = figure_of("fraction")
+    Fraction = figure_of("fraction", plausible=1e-3)
 
 DIMENSIONS: dict[str, Dimension] = {
     "peak": "flop_per_s",
@@ -324,6 +324,17 @@ def _refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
         )
 
 
+_HALVINGS = {"bf16": 0, "fp16": 0, "fp8": 1, "int8": 1, "fp6": 2, "fp4": 2, "int4": 2}
+"""How often the width of a dtype of matrix units is half of 16 bits; fp6 runs at the rate of fp4 at most."""
+_STEP = 2.1
+"""Largest rise of the dense peak per halving of the width; twice that is a sparse figure."""
+
+
+def says_dense(note: str) -> bool:
+    """Whether a note asserts that a peak is dense, and not that it is not."""
+    return bool(re.search(r"(?<!not )(?<!non-)(?<!no )\bdense\b", note, re.IGNORECASE))
+
+
 class Device(_Part):
     """What the runtime addresses as one accelerator. Its memory is a tier of the system it sits in."""
 
@@ -348,13 +359,11 @@ class Device(_Part):
         for dtype, part in self.compute.items():
             if part.dtype != dtype:
                 raise ValueError(f"compute.{dtype}: its dtype says {part.dtype!r}")
-        for wide, narrow in (("bf16", "fp8"), ("bf16", "int8"), ("fp16", "int8"), ("fp8", "fp4"), ("int8", "int4")):
-            if wide not in self.compute or narrow not in self.compute:
-                continue
-            if not (self.compute[wide].peak.known and self.compute[narrow].peak.known):
-                continue
-            step = self.compute[narrow].peak.value / self.compute[wide].peak.value
-            if step > 2.1 and not re.search(r"\bdense\b", self.compute[narrow].peak.note):
+        peaks = {dtype: part.peak for dtype, part in self.compute.items() if part.peak.known and dtype in _HALVINGS}
+        for wide, narrow in permutations(peaks, 2):
+            halvings = _HALVINGS[narrow] - _HALVINGS[wide]
+            step = peaks[narrow].value / peaks[wide].value
+            if halvings > 0 and step > _STEP**halvings and not says_dense(peaks[narrow].note):
                 raise ValueError(
                     f"compute.{narrow}.peak: {step:.3g} times that of {wide}, which looks like a sparse figure; "
                     "write the dense one, or say in its note why it is dense"
@@ -481,7 +490,8 @@ def _unique(what: str, ids: list[str]) -> None:
             raise ValueError(f"{what}: id {name!r} is used twice")
 
 
-def _dated(part: BaseModel, key: str) -> Iterator[tuple[str, date]]:
+def dated(part: BaseModel, key: str) -> Iterator[tuple[str, date]]:
+    """Key and date of every figure and curve below ``key`` but for class defaults, which have a date of their own."""
     for name, value in part:
         path = f"{key}.{name}" if key else name
         items = value if isinstance(value, tuple) else tuple(value.values()) if isinstance(value, dict) else (value,)
@@ -490,11 +500,11 @@ def _dated(part: BaseModel, key: str) -> Iterator[tuple[str, date]]:
                 yield path, item.as_of
             elif isinstance(item, BaseModel):
                 label = getattr(item, "id", None) or getattr(item, "dtype", None) or ""
-                yield from _dated(item, f"{path}.{label}" if isinstance(value, tuple | dict) else path)
+                yield from dated(item, f"{path}.{label}" if isinstance(value, tuple | dict) else path)
 
 
 def _refuse_later_figures(profile: BaseModel, newest: date) -> None:
-    for path, as_of in _dated(profile, ""):
+    for path, as_of in dated(profile, ""):
         if as_of > newest:
             raise ValueError(f"{path}: as_of {as_of} is later than the profile's own as_of {newest}; correct the date")
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from planner.errors import InputError
+
 if TYPE_CHECKING:
     from networkx import DiGraph
 
     from planner.hardware.schema import Link, System, Tier
+
+
+MAX_DEVICES = 1024
+"""Devices of a node beyond which nobody reads its graph; it grows with devices times memories."""
 
 
 def _parts(system: System) -> dict[str, Tier | Link]:
@@ -31,8 +37,13 @@ def graph(system: System) -> DiGraph[str]:
     ``device:3`` is the fourth device, ``host@1`` the second owner's copy of tier ``host``, ``pcie@3`` the fourth link,
     ``domain:nvlink`` a network. ``graph.graph["groups"]`` maps the contention group of each device (``pcie-switch@3``) to its
     links and domains; every link and tier node carries ``sharers``, the devices of this node that use it.
+    ``InputError`` above ``MAX_DEVICES`` a node.
     """
     import networkx
+
+    if system.devices_per_node > MAX_DEVICES:
+        what = f"a node of {system.devices_per_node} devices is too large for a graph of each (at most {MAX_DEVICES})"
+        raise InputError(what, where=system.id, mend="draw a profile with fewer devices_per_node")
 
     result: DiGraph[str] = networkx.DiGraph(system=system.id, groups={})
     parts = _parts(system)

@@ -94,7 +94,13 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         "worth": worth,
         "defaults": [
             f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
-            f"prefix hits {workload.prefix_hit:.1%} ({workload.source})",
+            f"prefix hits {workload.prefix_hit:.1%}"
+            + (
+                " (the entries lie in device memory already: keeping and loading them is not charged)"
+                if workload.prefix_hit
+                else ""
+            )
+            + f" ({workload.source})",
             f"runtime {inputs.runtime.id}: {inputs.runtime.name}",
             f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}{_at(inputs.prices.site)}, "
             f"utilisation {context.utilisation:g}",

@@ -147,8 +147,8 @@ def joint_bytes_per_s(pool: PoolContext, beyond: int = 0) -> float:
 WEIGHTS_OF_EXPOSURE = (0.0, 0.3, 0.6, 0.85)
 """Multipliers tried in ``overflow_seconds``; each gives a bound."""
 
-NO_PLACEMENT_S = 1e9
-"""Seconds that stand for a pass whose items do not fit into all memories together."""
+NO_PLACEMENT = 1e6
+"""Factor on the bound of a pass whose items do not fit into all memories together, of which any bound holds."""
 
 
 def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, PassTimes]) -> dict[str, Column]:
@@ -184,10 +184,11 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
             for weight in WEIGHTS_OF_EXPOSURE:
                 by_need = needed * (weight / exposed + (1.0 - weight) / together)
                 cost = np.minimum(by_need, whole * ((1.0 - weight) / together))
-                least = np.maximum(least, weight * resident + _cheapest(held, cost, short))
+                moved = weight * resident + _cheapest(held, cost, short)
+                least = np.where(short > 0.0, np.maximum(least, moved), least)
         least = least * pool.rates.residual * (1.0 - 1e-9)
         beyond = over - shared - sum(tier.capacity for tier in tiers)
-        result[phase] = np.where(beyond > 1.0, NO_PLACEMENT_S, least)
+        result[phase] = np.where(beyond > 1.0, least * NO_PLACEMENT, least)
     return result
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from planner.architecture import FORMATS, Block, Model, convert
-from planner.economics import owned_hour
+from planner.economics import HourlyCost, owned_hour
 from planner.errors import InputError, nearest
 from planner.footprint import ModelPieces, cut, item_names
 from planner.footprint.shapes import widths
@@ -388,6 +388,11 @@ def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> Poo
 
 def system_hour(system: System, prices: OwnedPrices, capex_usd: float) -> float:
     """USD per hour of one system at these prices and this capital cost."""
+    return system_cost(system, prices, capex_usd).total
+
+
+def system_cost(system: System, prices: OwnedPrices, capex_usd: float) -> HourlyCost:
+    """The hour of one system by cause."""
     return owned_hour(
         capex_usd=capex_usd,
         power_w=system.power.value,
@@ -400,7 +405,7 @@ def system_hour(system: System, prices: OwnedPrices, capex_usd: float) -> float:
         usd_per_kwh=prices.electricity.value,
         power_utilisation=prices.power_utilisation.value,
         pue=prices.pue.value,
-    ).total
+    )
 
 
 def _allowed_tiers(inputs: Inputs, rates: Rates, where: str) -> tuple[str, ...]:

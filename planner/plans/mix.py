@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from planner.plans.schema import Amount, Count, FrontPool, Number, Share
 
@@ -62,7 +62,7 @@ class Reached(_Part):
 class Mix(_Part):
     """Which pools of an inventory to use, for a demand at least cost an hour, or for the most requests/s within limits.
 
-    ``bound`` holds for every fleet of deployments of up to ``most_units`` units each; ``gap`` = ``|objective - bound| / |objective|``.
+    ``bound`` holds for every fleet of deployments of up to ``most_units`` units each; ``gap`` = ``|value - bound| / |value|``.
     """
 
     schema_version: Literal[1]
@@ -91,4 +91,4 @@ class Mix(_Part):
         """Canonical text."""
         from planner.plans.numbers import to_json
 
-        return to_json(self.model_dump(mode="json", exclude_none=False))
+        return to_json(self.model_dump(mode="json"))

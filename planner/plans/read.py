@@ -150,12 +150,9 @@ def _slots(row: Experts | SlotMap, phase: str, where: str) -> ExpertMap:
 
 
 def least_of(plan: Plan, where: str) -> Decision | None:
-    """The decision of least TPOT, if the plan states one; with the plan's maps of experts where it is the plan's own."""
-    stated = plan.explanation.get("least_tpot")
-    if stated is None:
-        return None
-    least, chosen = _short(stated, where, "explanation.least_tpot"), decision_of(plan, where)
-    return chosen if least == chosen else least
+    """The decision of least TPOT, if the plan states one."""
+    least = plan.explanation.get("least_tpot")
+    return None if least is None else _short(least, where, "explanation.least_tpot")
 
 
 def front_of(plan: Plan, where: str) -> Front | None:

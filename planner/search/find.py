@@ -234,13 +234,13 @@ class Search:
         merit, _, tpot = self._merit(node, Shown(placed.bound_s, rate), placed)
         merit = min(merit, -node.priority) if placed.seconds is not None or rate else 0.0
         sort = ("J" if placed.seconds is None else "W") + repr(rate) if rate else "I" if placed.seconds is None else "B"
-        proof = f"{sort}:{placed.basis}"
+        proof = f"{sort}:{placed.basis}" if placed.bound_s > 0.0 or not rate else ""
         if merit > self.floor:
             if low == high:
                 merit, proof = self._least_tpot(node, merit, proof)
             else:
                 self._offer_at(node, high)
-        if placed.bound_s > 0.0 or not rate:
+        if proof:
             self._close(node, proof)
         if low == high or merit <= self.floor:
             self.bound = max(self.bound, merit)

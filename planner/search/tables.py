@@ -75,9 +75,7 @@ class Tables:
         wanted = with_period(pool, replace(decision, replicas=1, basis=None), tpot_s)
         key = (wanted, weigh or decision.batch)
         if key not in self.placements:
-            problem, passes = pool_problem(
-                pool, replace(wanted, basis="needed"), weigh, self.passes.setdefault(wanted.phase, {})
-            )
+            problem, passes = pool_problem(pool, replace(wanted, basis="needed"), weigh, self.passes.setdefault(wanted.phase, {}))
             resident = {phase: float(times.slowest_stage()[0]) * pool.rates.residual for phase, times in passes.items()}
             solution = solve_tiers(problem)
             if solution is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import PlannerError
+from planner.errors import InputError, PlannerError
 from planner.plans.lp import Vertex, vertex
 from planner.plans.tiers import TierProblem, dual_bound, elastic
 
@@ -16,6 +16,19 @@ GLOP_PARAMETERS = "dual_feasibility_tolerance: 1e-11 primal_feasibility_toleranc
 
 FEASIBILITY = 1e-7
 """Largest accepted sign violation of a vertex, in GB, ms or shares."""
+
+
+SPAN = 1e13
+"""Ratio of the largest to the smallest coefficient beyond which a double has no digits left for the solver."""
+
+
+def unsolved(reason: str, coefficients: NDArray[np.float64]) -> PlannerError:
+    """Why the solver gave up: figures too far apart, which is the input's fault, or a fault of planner's."""
+    sizes = np.abs(coefficients[coefficients != 0.0])
+    if sizes.size and not sizes.max() / sizes.min() < SPAN:
+        what = f"the figures lie too far apart for the placement solver (its numbers go from {sizes.min():.1g} to {sizes.max():.1g})"
+        return InputError(what, mend="look for a figure that is extremely small or large; planner lint PROFILE names those of hardware")
+    return PlannerError(reason)
 
 
 @dataclass(frozen=True)
@@ -55,9 +68,7 @@ def _solve(problem: TierProblem) -> TierSolution | None:
     index, values, start = columns.tolist(), program.matrix[rows, columns].tolist(), 0
     for bound, equal, end in zip(program.limit.tolist(), program.equal.tolist(), ends, strict=True):
         lower = bound if equal else -np.inf
-        model.constraint.add(
-            lower_bound=lower, upper_bound=bound, var_index=index[start:end], coefficient=values[start:end]
-        )
+        model.constraint.add(lower_bound=lower, upper_bound=bound, var_index=index[start:end], coefficient=values[start:end])
         start = end
     solver = pywraplp.Solver.CreateSolver("GLOP")
     solver.SetSolverSpecificParametersAsString(GLOP_PARAMETERS)
@@ -66,10 +77,10 @@ def _solve(problem: TierProblem) -> TierSolution | None:
     if status == pywraplp.Solver.INFEASIBLE:
         return None
     if status != pywraplp.Solver.OPTIMAL:
-        raise PlannerError(f"the placement solver stopped with status {status}")
+        raise unsolved(f"the placement solver stopped with status {status}", program.matrix)
     basic = pywraplp.Solver.BASIC
     basis = np.array([part.basis_status() == basic for part in (*solver.variables(), *solver.constraints())], dtype=bool)
     point = vertex(program, basis)
     if point.infeasibility > FEASIBILITY:
-        raise PlannerError(f"the placement solver's vertex violates a bound by {point.infeasibility:.3g}")
+        raise unsolved(f"the placement solver's vertex violates a bound by {point.infeasibility:.3g}", program.matrix)
     return TierSolution(basis, point, dual_bound(problem, point))

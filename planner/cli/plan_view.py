@@ -1,0 +1,136 @@
+"""What ``planner plan`` prints: the plan for a person, its certificate, and a conflict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from planner.cli.common import echo_json, new_table, number, print_table, terminal_width
+
+if TYPE_CHECKING:
+    from planner.errors import InfeasibleError
+    from planner.plans.schema import Interval, Plan
+
+
+def print_conflict(error: InfeasibleError, form: str) -> None:
+    click.echo(f"planner: {error}", err=True)
+    if form == "json":
+        echo_json({"infeasible": True, "message": str(error), "conflict": error.conflict})
+        return
+    table = new_table("conflict", "member", "what it is", "least relief")
+    for member in error.conflict:
+        table.add_row(str(member["member"]), str(member["detail"]), str(member["least_relief"]))
+    print_table(table)
+
+
+def _span(interval: Interval) -> tuple[str, str, str]:
+    return number(interval.low), number(interval.expected), number(interval.high)
+
+
+def say(text: str) -> None:
+    """A sentence on stdout, wrapped with a hanging indent at 100 columns or the terminal's width if that is less."""
+    import textwrap
+
+    click.echo(
+        textwrap.fill(text, min(terminal_width(), 100), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    )
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan as tables and sentences for a person: verdict first, evidence last."""
+    from planner.cli.hardware_notes import assumed, estimates
+
+    certificate, p = plan.certificate, plan.prediction
+    cost = plan.cost.blended_interval
+    say(
+        f"{plan.model} on {plan.hardware}, workload {plan.workload}: {number(cost.expected)} USD per million tokens "
+        f"({number(cost.low)} to {number(cost.high)}), {number(p.output_tokens_per_s.expected)} output tokens/s, "
+        f"{number(p.tpot_ms.expected)} ms per token, first token after {number(p.ttft_ms.expected)} ms"
+    )
+    click.echo("")
+    pools = new_table(f"{plan.mode} serving", "pool", "instances", "tp", "attn dp", "ep", "pp", "batch/rank", "tokens/pass")
+    for pool in plan.pools:
+        c = pool.configuration
+        numbers = (pool.replicas, c.tp, c.attention_dp, c.ep, c.pp, c.batch_per_rank or "-", c.prefill_tokens_per_rank or "-")
+        pools.add_row(f"{pool.phase} ({pool.devices} devices)", *(str(n) for n in numbers))
+    print_table(pools)
+    prediction = new_table(
+        "prediction; low and high are the model's uncertainty (p10, p90)", "figure", "low", "expected", "high", "unit"
+    )
+    for name, interval, unit in (
+        ("output, whole deployment", p.output_tokens_per_s, "tokens/s"),
+        ("output per device paid for", p.output_tokens_per_s_per_device, "tokens/s"),
+        ("speed of one request", p.tokens_per_s_per_user, "tokens/s"),
+        ("time to first token, mean", p.ttft_ms, "ms"),
+        ("time per output token, mean", p.tpot_ms, "ms"),
+        ("cost, all tokens", cost, "USD per million"),
+    ):
+        prediction.add_row(name, *_span(interval), unit)
+    print_table(prediction)
+    memory = new_table(
+        "fullest device, GB", "pool", "memory", "usable", "weights", "KV", "buffers", "reserve", "free", "below it"
+    )
+    for pool in plan.pools:
+        m = pool.memory
+        below = ", ".join(f"{row['tier']} {row['bytes'] / 1e9:.2f}" for row in m["below"]) or "nothing"
+        reserve = sum(m["reserve_bytes"].values())
+        cells = [m["usable_bytes"], m["weights_bytes"], m["kv_cache_bytes"], m["staging_bytes"], reserve, m["free_bytes"]]
+        memory.add_row(pool.phase, m["tier"], *(f"{value / 1e9:.2f}" for value in cells), below)
+    print_table(memory)
+    u = plan.cost.usd_per_million
+    streams = (("cached input", u.input_hit), ("input", u.input_miss), ("output", u.output), ("all tokens", u.blended))
+    price = ", ".join(f"{name} {number(value)}" for name, value in streams)
+    say(
+        f"cost, USD per million tokens: {price}; {number(plan.cost.usd_per_hour)} USD an hour for {plan.cost.devices_paid} "
+        "devices "
+        f"(basis {plan.cost.basis} of {plan.cost.as_of}, in use {plan.cost.utilisation:.1%} of the time)"
+    )
+    for item in plan.cost.capital:
+        say(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
+    for sentence in estimates(plan):
+        say(f"  {sentence}")
+    d, site = plan.cost.defaults, plan.inputs["prices"].get("site")
+    at_site = f" (electricity, PUE and life of site {site})" if site else ""
+    say(
+        f"  owned hour: capital at {d['cost_of_capital']:.1%} a year over {d['life']:g} years, {d['residual_value']:.0%} left, "
+        f"installation {d['installation']:.0%}, maintenance {d['maintenance']:.0%} and staff {d['staff']:.0%} of it a year; "
+        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}{at_site}"
+    )
+    lines = list(plan.explanation["summary"][1:])
+    if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
+        lines += plan.explanation["below_device_memory"]
+    lines += (
+        plan.explanation["conversions"]
+        + plan.explanation["limits"]
+        + plan.explanation["resilience"]
+        + plan.explanation["worth"]
+        + plan.explanation["defaults"]
+    )
+    if plan.idle_devices:
+        lines.append(f"idle devices, paid for: {plan.idle_devices}")
+    lines += assumed(plan)
+    weak = len(plan.provenance["estimates"])
+    lines.append(
+        f"lowest grade of evidence: {plan.provenance['lowest_grade']} "
+        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D; planner explain lists them)"
+    )
+    count = certificate.space["configurations"]["total"]
+    state = "proved" if certificate.proved else f"not proved{f' (stopped: {certificate.stopped})' if certificate.stopped else ''}"
+    low, _, high = _span(p.output_tokens_per_s)
+    lines.append(
+        f"{state}: {certificate.objective:.6g} {certificate.unit}, bound {certificate.bound:.6g}, gap {certificate.gap:.4%} over "
+        f"{count:,} configurations; against the model, not the machine: expect {low} to {high} output tokens/s"
+    )
+    for line in lines:
+        say(line)
+
+
+def print_certificate(plan: Plan) -> None:
+    click.echo(
+        f"certificate: {len(plan.certificate.nodes)} cells closed by a placement's basis, the rest by the bound without placement"
+    )
+    for name, basis in plan.certificate.nodes.items():
+        click.echo(f"  {name}: {basis}")
+    for pool in plan.pools:
+        click.echo(f"  {pool.phase} pool: {pool.placement_basis or 'everything resident, no basis needed'}")
