@@ -29,6 +29,7 @@ MAX_KEY_PARTS = 20_000
 _BARE_OR_QUOTED = r"""(?:[A-Za-z0-9_-]++|(?<!\\)"(?:\\.|[^"\\\n])*+"|'[^'\n]*+')"""
 _KEY_PART = re.compile(_BARE_OR_QUOTED)
 _DOTTED_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_BARE_OR_QUOTED}(?:[ \t]*+\.[ \t]*+{_BARE_OR_QUOTED})++")
+_KEY_END = re.compile(r"[ \t]*+[=\]]")
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
@@ -153,7 +154,7 @@ def _refuse_long_keys(text: str, where: str) -> None:
             continue
         for key in _DOTTED_KEY.finditer(line):
             parts = sum(1 for _ in _KEY_PART.finditer(key[0]))
-            total += parts
+            total += parts if _KEY_END.match(line, key.end()) else 0
             if parts > MAX_DEPTH or total > MAX_KEY_PARTS:
                 most = f"a key of more than {MAX_DEPTH}" if parts > MAX_DEPTH else f"keys of more than {MAX_KEY_PARTS}"
                 raise InputError(f"has {most} dotted parts", where=where, mend="this does not look like the right file")
@@ -263,19 +264,6 @@ def write_whole(path: Path, text: str, *, force: bool = False) -> None:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
-
-
-def _place_new(temporary: str, path: Path) -> None:
-    """Give the finished file its name unless something has it by now; where no hard links are known, by taking the name first."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except (OSError, AttributeError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        os.replace(temporary, path)
-    else:
-        os.unlink(temporary)
 
 
 def _place_new(temporary: str, path: Path) -> None:

@@ -282,7 +282,7 @@ def figure_of(dimension: Dimension, *, minimum: float = 0.0, exclusive: bool = T
                 raise ValueError(f"{key}: {error}") from None
             if data[key] < minimum or (exclusive and data[key] == minimum):
                 raise ValueError(f"{key}: must be {'above' if exclusive else 'at least'} {minimum:g}")
-            if data[key] and not least <= data[key] <= most:
+            if data[key] and math.isfinite(data[key]) and not least <= data[key] <= most:
                 much = "little" if data[key] < least else "much"
                 raise ValueError(f"{key}: {format_quantity(data[key], dimension)} is too {much}; check the number and its unit")
         value, low, high = (data.get(key) for key in ("value", "low", "high"))

@@ -67,8 +67,11 @@ def test_large_files_are_refused_at_the_limit(tmp_path: Path) -> None:
         ("x = 1\nx = 2", "not TOML"),
         ("x = " + "[" * 300 + "]" * 300, "nested too deeply"),
         ("x = " + "[" * 60 + "]" * 60, "nested too deeply"),
-        (".".join("a" * 100) + " = 1", "nested too deeply"),
-        (".".join("a" * 3000) + " = 1", "dots"),
+        (".".join("a" * 100) + " = 1", "a key of more than 48 dotted parts"),
+        ("a." * 3000, "a key of more than 48 dotted parts"),
+        ("x = { " + " . ".join(["'a'", '"b"', "c"] * 17) + " = 1 }", "a key of more than 48 dotted parts"),
+        ('a."\\u001b[31m" = 1', "unprintable character U+001B"),
+        ('a = ["\\u202e"]', "unprintable character U+202E"),
         ("x = 9223372036854775809", "beyond 64 bits"),
         ("x = 0x" + "f" * 5000, "beyond 64 bits"),
         ("x = inf", "not a finite number"),
@@ -111,7 +114,7 @@ def test_hostile_files_of_the_allowed_size_are_refused_quickly() -> None:
     start = time.process_time()
     with pytest.raises(InputError, match="is repeated"):
         parse_json(repeated, "f")
-    with pytest.raises(InputError, match="dots"):
+    with pytest.raises(InputError, match="dotted parts"):
         parse_toml(dotted, "f")
     assert time.process_time() - start < 5.0
 
@@ -125,13 +128,10 @@ def test_any_text_parses_or_is_an_input_error(text: str) -> None:
             refused(error, "f")
 
 
+printable = st.text(max_size=8).filter(str.isprintable)
 tree = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | printable,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(printable, inner, max_size=4),
     max_leaves=20,
 )
 
@@ -189,6 +189,29 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         write_whole(tmp_path / "folder", "x", force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_result_is_written_where_hard_links_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    write_whole(tmp_path / "plan.json", "one")
+    with pytest.raises(InputError, match="exists already"):
+        write_whole(tmp_path / "plan.json", "two")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("plan.json", "one")]
+
+
+def test_the_parts_of_all_dotted_keys_together_are_limited() -> None:
+    text = "\n".join(f"k{i}." + ".".join("a" * 40) + " = 1" for i in range(600))
+    with pytest.raises(InputError, match="keys of more than 20000 dotted parts"):
+        parse_toml(text, "f")
+    prose = "a = '" + "https://a.b.c.d/e.f, see 1.5 and 2.5. " * 4000 + "'"
+    assert len(parse_toml(prose, "f")["a"]) > 100_000
+
+
+def test_newlines_tabs_and_spaces_are_printable_enough() -> None:
+    assert parse_toml('a = "b\\n\\t\u00a0c"', "f") == {"a": "b\n\t\u00a0c"}
 
 
 def test_nearest_names_are_offered() -> None:

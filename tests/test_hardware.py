@@ -439,7 +439,7 @@ LINK = '[[link]]\nid = "pcie"\n'
         ("device = '../x.toml'\n", ("device: '../x.toml' leaves the folder",)),
         ("device = '/etc/passwd.toml'\n", ("leaves the folder",)),
         ("device = '..'\n", ("device: '..' is no profile id",)),
-        ('device = "a\\u0000b.toml"\n', ("device: expected the id of a profile",)),
+        ('device = "a\\u0000b.toml"\n', ("holds the unprintable character U+0000",)),
         ("device = 7\n", ("device: expected the id of a profile",)),
         ("device = { id = 'x' }\n", ("device",)),
         ("tier = 3\n", ("tier: expected [[tier]] tables",)),

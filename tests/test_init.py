@@ -329,7 +329,7 @@ def test_a_label_is_not_usable_bytes(capacity: int, low: float, high: float, dra
 def test_fp16_stands_for_bf16_only_where_the_units_are_the_same(drafted: Callable[..., System]) -> None:
     only = {"gpu_bfloat16_tc_flops": None, "gpu_float16_tc_flops": 3e14, "gpu_fp8_tc_flops": None}
     assert set(drafted(**only).device.compute) == {"bf16", "fp16"}
-    assert drafted(**only).device.compute["bf16"].peak.grade == "C"
+    assert drafted(**only).device.compute["bf16"].peak.grade == "B"
     assert set(drafted(**only, gpu_sm_version=None).device.compute) == {"fp16"}
 
 
@@ -533,7 +533,9 @@ def test_every_command_that_takes_a_name_finds_it(run: Run, tmp_path: Path, monk
     assert "mine" in run("list", "hardware")[1]
 
 
-def test_a_folder_that_the_variable_names_and_is_not_there_is_a_warning(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_the_variable_names_and_is_not_there_is_a_warning(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PLANNER_PROFILES", str(tmp_path / "none"))
     for arguments in (("list", "hardware"), ("show", "model", "llama-3.1-8b"), ("lint", "h100-node")):
         code, _, err = run(*arguments)

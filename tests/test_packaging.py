@@ -58,7 +58,7 @@ def test_every_entry_point_of_the_wheel_loads_and_is_what_a_checkout_has_built_i
     points = configparser.ConfigParser()
     points.optionxform = str  # type: ignore[assignment, method-assign]
     points.read_string(wheel.read(name).decode())
-    assert points["console_scripts"]["planner"] == "planner.cli:main"
+    assert points["console_scripts"]["planner"] == "planner.__main__:run"
     assert {group: dict(points[group]) for group in points.sections() if group != "console_scripts"} == BUILTIN
     for group in points.sections():
         for target in points[group].values():

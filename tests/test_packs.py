@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -124,6 +125,13 @@ BROKEN = {
     "leaves": ("raise SystemExit(3)", "SystemExit: 3"),
     "fails-late": ("def offer(): return 1 / 0", "ZeroDivisionError"),
     "leaves-late": ("def offer(): raise SystemExit(0)", "SystemExit: 0"),
+    "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "dies": ("class Death(BaseException): pass\ndef offer(): raise Death('now')", "Death: now"),
+    "mute": (
+        "class Mute(Exception):\n    def __str__(self): raise SystemExit(9)\ndef offer(): raise Mute",
+        "Mute: its message cannot be read",
+    ),
+    "colours": ("raise ValueError('\\x1b[31mred')", "ValueError: [31mred"),
     "empty": ("", "AttributeError"),
     "number": ("offer = 7", "offers no folder but '7'"),
     "nowhere": ("offer = HERE / 'nowhere'", "offers no folder but"),
@@ -148,6 +156,26 @@ def test_a_broken_pack_is_reported_and_stops_nothing_else(name: str, install: In
     assert reason in reasons(packs)[name]
     with pytest.raises(InputError, match="unknown hardware"):
         load_hardware("no-such-node")
+
+
+def test_a_pack_cannot_take_standard_output(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys\nprint('loaded')\ndef offer():\n    print('asked')\n    sys.stdout = None\n    return HERE"
+    before = sys.stdout
+    packs = install("loud", code, {"mine.toml": MINE.format("mine")}, hardware="offer")
+    assert load_hardware("mine").devices == 8
+    assert sys.stdout is before
+    seen = capsys.readouterr()
+    assert (seen.out, seen.err.split()) == ("", ["loaded", "asked"])
+    assert reasons(packs) == {}
+
+
+def test_ctrl_c_passes_through_a_pack(install: Install) -> None:
+    code = "import os, signal, time\ndef offer():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(5)"
+    packs = install("slow", code, hardware="offer")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        packs.folder("slow")
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_pack_of_too_many_profiles_is_passed_over(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ class _Reader:
         if values["bf16"] is None and values["fp16"] is not None and (capability or 0) >= _BF16_RATE_IS_FP16_RATE:
             text = quantity(values["fp16"], "flop_per_s")
             note = "stated for float16; tensor cores of this generation run bf16 at the same rate"
-            found["bf16"] = self._known("gpu.float16_tc_flops", value=text, low=text, high=text, grade="C", note=note)
+            found["bf16"] = self._known("gpu.float16_tc_flops", value=text, grade="B", note=note)
             dense["bf16"] = values["fp16"]
         for key, dtype in _PEAKS.items():
             value = values[dtype]

@@ -46,9 +46,7 @@ def truths(profile: Profile, raw: dict[str, Any], path: Path, source: ProfileSou
     yield from _flat(profile, "", where)
 
 
-def _port(
-    row: str, key: str, name: str, bandwidth: Figure, sharing: int, where: str, source: ProfileSource
-) -> Iterator[Fault]:
+def _port(row: str, key: str, name: str, bandwidth: Figure, sharing: int, where: str, source: ProfileSource) -> Iterator[Fault]:
     """A port faster than the interconnect part of its name, or a name that is one of those but for its spelling."""
     prefix = f"{row}." if row else ""
     most = source.ports.get(name)

@@ -26,8 +26,10 @@ def unsolved(reason: str, coefficients: NDArray[np.float64]) -> PlannerError:
     """Why the solver gave up: figures too far apart, which is the input's fault, or a fault of planner's."""
     sizes = np.abs(coefficients[coefficients != 0.0])
     if sizes.size and not sizes.max() / sizes.min() < SPAN:
-        what = f"the figures lie too far apart for the placement solver (its numbers go from {sizes.min():.1g} to {sizes.max():.1g})"
-        return InputError(what, mend="look for a figure that is extremely small or large; planner lint PROFILE names those of hardware")
+        what = (
+            f"the figures lie too far apart for the placement solver: its numbers go from {sizes.min():.1g} to {sizes.max():.1g}"
+        )
+        return InputError(what, mend="look for a figure that is extremely small or large; planner lint PROFILE names them")
     return PlannerError(reason)
 
 

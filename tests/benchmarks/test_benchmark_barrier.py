@@ -1,4 +1,4 @@
-"""Time and proved gap of whole experts over memories with a barrier in every layer: ``pytest tests/benchmarks``.
+"""Time and proved gap of whole experts over memories with a barrier in every layer: ``pytest -n 0 tests/benchmarks``.
 
 pytest-benchmark prints medians and, under ``--benchmark-verbose`` or in its JSON, gap and objective; no assertion on time.
 """

@@ -1,4 +1,4 @@
-"""Time of placing whole experts, inside the process after import: ``pytest tests/benchmarks/test_benchmark_experts.py``.
+"""Time of placing whole experts, inside the process after import: ``pytest -n 0 tests/benchmarks/test_benchmark_experts.py``.
 
 pytest-benchmark prints medians of five rounds; gaps and loads are in the extra information. Nothing is asserted on time.
 """

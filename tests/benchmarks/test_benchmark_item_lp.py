@@ -1,4 +1,4 @@
-"""The tier problem of 23 thousand, 117 thousand and a million items: ``pytest tests/benchmarks``.
+"""The tier problem of 23 thousand, 117 thousand and a million items: ``pytest -n 0 tests/benchmarks``.
 
 pytest-benchmark prints medians; ``extra_info`` has the proved gap (fraction) and the process's peak resident bytes.
 """

@@ -1,4 +1,4 @@
-"""Time of a plan inside the process, after import: ``pytest tests/benchmarks``.
+"""Time of a plan inside the process, after import: ``pytest -n 0 tests/benchmarks``.
 
 pytest-benchmark prints medians; nothing is asserted on time.
 """
