@@ -271,7 +271,7 @@ def test_a_weight_dtype_that_makes_the_model_too_large() -> None:
 
 def test_with_no_limit_at_all_the_machine_is_to_blame() -> None:
     """The host's memory is too small as well: what device memory lacks, by part, and the devices that would do."""
-    system = small.node(2, 1, 2e6, host_bytes=1e5)
+    system = small.node(2, 1, 2e6, host_bytes=6e5)
     tiers = tuple(t for t in system.tiers if t.role != "storage")
     bare = system.model_copy(update={"tiers": tiers})
     inputs = small.instance(llama(), bare, 1, small.workload(), small.runtime(2, (64,)), tiers=("hbm", "host"))

@@ -321,6 +321,7 @@ via = ["pcie"]
 [[link]]
 id = "pcie"
 kind = "pcie"
+generation = "pcie5-x16"
 between = ["device", "cpu"]
 direction = "one-way"
 bandwidth = {{ value = "63 GB/s", {EVIDENCE} }}

@@ -121,8 +121,8 @@ class MemoryPart(_Entry):
         written = self.dwpd.value * self.usable.value * 365.0 * self.warranty.value
         if not 0.8 < self.endurance.value / written < 1.25:
             raise ValueError(
-                f"endurance: {readable(self.endurance.value, 'bytes')}, but dwpd over the warranty is {readable(written, 'bytes')}; "
-                "correct one of them"
+                f"endurance: {readable(self.endurance.value, 'bytes')}, but dwpd over the warranty is "
+                f"{readable(written, 'bytes')}; correct one of them"
             )
         return self
 

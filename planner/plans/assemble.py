@@ -66,7 +66,7 @@ def assemble(
     plan: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "model": inputs.model.id,
-        "hardware": hardware_label(context),
+        "hardware": hardware_label(context, operation.units),
         "workload": workload.id,
         "objective": inputs.options.objective,
         "mode": operation.mode,
@@ -87,11 +87,11 @@ def assemble(
         plan["worst_case"] = _worst_case(context, operation)
     least = decision if least == decision else least and replace(least, experts=())
     least_operation = operate(at_variant(context, least.variant), least) if least else None
-    plan["explanation"] = explanation_of(context, operation, least_operation, plan)
-    plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
     if decision.experts:
         states = {state.decision.phase: state for state in operation.pools}
         plan["experts"] = [expert_rows(states[one.phase], one, workload.experts) for one in decision.experts]
+    plan["explanation"] = explanation_of(context, operation, least_operation, plan)
+    plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
     if front is not None:
         plan["pareto"] = front_data(context, front, short_pools)
     if transition is not None:
@@ -103,12 +103,14 @@ def assemble(
     return plan
 
 
-def hardware_label(context: Context) -> str:
-    """``NAME:N``, or ``prefill=NAME:N,decode=NAME:M``."""
-    if not context.separate:
-        selection = context.pools["mixed"].selection
-        return f"{selection.system.id}:{selection.count}"
-    return ",".join(f"{phase}={pool.selection.system.id}:{pool.selection.count}" for phase, pool in context.pools.items())
+def hardware_label(context: Context, units: tuple[int, ...]) -> str:
+    """``NAME:N``, or ``prefill=NAME:N,decode=NAME:M``: what was given; where it is counted by the planner, the systems used."""
+    names = []
+    for count, (phase, pool) in zip(units, context.pools.items(), strict=True):
+        used = -(-count * pool.unit_devices // pool.system.devices)
+        systems = used if pool.selection.auto else pool.selection.count
+        names.append(("" if phase == "mixed" else f"{phase}=") + f"{pool.system.id}:{systems}")
+    return ",".join(names)
 
 
 def _pool(context: Context, state: PoolState) -> dict[str, Any]:

@@ -85,6 +85,14 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
                 f"one more {row['unit']} of {row['resource']} on each device of the {row['pool']} pool is worth "
                 f"{row['usd_per_hour_per_unit']:.4g} USD per device and hour, the configuration kept"
             )
+    for row in plan.get("experts", ()):
+        copies = row["ranks"] * row["slots_per_rank"] - 1 - max(max(layer) for layer in row["physical_to_logical"])
+        load = row["fullest_over_mean"]
+        lines.append(
+            f"{row['pool']} pool: experts lie on {row['ranks']} ranks of {row['slots_per_rank']} slots a layer, {copies} of them "
+            f"copies; the fullest rank has {load['mean']:.4g} times the mean load (no map goes below {load['bound']:.4g}); the map is "
+            "experts[] of the plan"
+        )
     return {
         "summary": lines,
         "below_device_memory": offload or ["everything lies in device memory"],

@@ -377,6 +377,9 @@ def _notices(inputs: Inputs) -> list[str]:
             installed = loader(name)
         except PlannerError:
             continue
+        if kind == "workload":  # limits are asked for plan by plan
+            limits = {"ttft_s": value.ttft_s, "tpot_s": value.tpot_s}
+            installed = installed.model_copy(update=limits)
         if installed != value:
             notices.append(f"{kind} {name}: the installed profile differs from the embedded one")
     return notices

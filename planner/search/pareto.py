@@ -146,6 +146,7 @@ def seek_front(every: list[Tables], inputs: Inputs, outer: Found, least: Found, 
     for point in reached:
         decision = point.found.decision
         assert decision is not None
+        decision = replace(decision, experts=())  # points stand at the least load of any map
         context = search.contexts[decision.variant]
         operations.append(operate(context, decision))
         own = operation_objective(context, operations[-1])
