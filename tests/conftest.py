@@ -6,4 +6,5 @@ from hypothesis import settings
 
 settings.register_profile("planner", derandomize=True, deadline=None, database=None)
 settings.load_profile("planner")
-os.environ.pop("PLANNER_PROFILES", None)
+for _name in ("PLANNER_PROFILES", "COLUMNS"):  # pytest-xdist sets the latter in its workers
+    os.environ.pop(_name, None)

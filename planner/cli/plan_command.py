@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command("plan")
 @click.argument("model", required=False)
 @click.argument("hardware", required=False)
-@click.option("--devices", type=click.IntRange(1), help="Use at most this many devices.")
+@click.option("--devices", type=click.IntRange(1), help="Use at most this many devices of each kind.")
 @click.option("--workload", default="interactive", show_default=True, help="A workload of the catalogue or a TOML file.")
 @click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works).")
 @click.option("--osl", type=TOKENS, help="Output tokens, in place of the workload's.")

@@ -90,8 +90,8 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         load = row["fullest_over_mean"]
         lines.append(
             f"{row['pool']} pool: experts lie on {row['ranks']} ranks of {row['slots_per_rank']} slots a layer, {copies} of them "
-            f"copies; the fullest rank has {load['mean']:.4g} times the mean load (no map goes below {load['bound']:.4g}); the map is "
-            "experts[] of the plan"
+            f"copies; the fullest rank has {load['mean']:.4g} times the mean load (no map goes below {load['bound']:.4g}); "
+            "the map is experts[] of the plan"
         )
     return {
         "summary": lines,

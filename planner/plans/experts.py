@@ -65,8 +65,21 @@ def expert_count(pieces: ModelPieces) -> int:
 
 
 def expert_shares(pieces: ModelPieces, popularity: ExpertPopularity) -> NDArray[np.float64]:
-    """Share of each layer's token-expert pairs that every expert gets [L, E]."""
-    return np.asarray(popularity.shares(len(routed_layers(pieces)), expert_count(pieces)), dtype=float)
+    """Share of each layer's token-expert pairs that every expert gets [L, E].
+
+    A token has k different experts, so none gets more than 1/k of the pairs; what is above goes to the others in proportion.
+    """
+    layers = routed_layers(pieces)
+    shares = np.array(popularity.shares(len(layers), expert_count(pieces)), dtype=float)
+    active = _routed(pieces.windows[layers[0][1]]).active
+    for row in shares:
+        full = np.zeros(len(row), dtype=bool)
+        while (over := ~full & (row > (1.0 + 1e-12) / active)).any():
+            full |= over
+            row[full] = 1.0 / active
+            rest, room = float(row[~full].sum()), 1.0 - full.sum() / active
+            row[~full] = row[~full] * (room / rest) if rest > 0.0 else room / max((~full).sum(), 1)
+    return shares
 
 
 def slots_of(item: RoutedItem, ranks: int) -> int:

@@ -62,15 +62,15 @@ class Options(BaseModel):
     redundant_experts: Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=16)] = (0,)
     """Expert slots of a rank and layer beyond its part of the experts, for copies; the search chooses among these."""
     concurrency: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    rate: _Positive | None = None
+    rate: Annotated[float, Field(ge=1e-9, le=1e12, allow_inf_nan=False)] | None = None
     """Requests per second to be served in the hours of service."""
-    tokens_per_day: Annotated[float, Field(gt=0, le=1e24, allow_inf_nan=False)] | None = None
+    tokens_per_day: Annotated[float, Field(ge=1, le=1e24, allow_inf_nan=False)] | None = None
     """Input and output tokens to be served in a day."""
     spare: Annotated[int, Field(ge=0, le=1000)] = 0
     spare_of: Literal["node", "unit", "system"] = "node"
     """What ``spare`` counts: nodes, purchasable units or whole systems of each pool, kept idle for when one fails."""
     price_basis: Literal["owned"] = "owned"
-    utilisation: Annotated[float, Field(gt=0, le=1)] | None = None
+    utilisation: Annotated[float, Field(ge=1e-6, le=1)] | None = None
     max_power_kw: _Positive | None = None
     max_usd_per_hour: _Positive | None = None
     allocation: Allocation = "miss_only"

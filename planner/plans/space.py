@@ -178,10 +178,16 @@ def declare_space(context: Context) -> Space:
             if pools["prefill"].units * pools["decode"].units > MOST_SPLITS:
                 raise _too_large()
             splits = [
-                (p * first.unit_devices - first.spare_devices, d * second.unit_devices - second.spare_devices, p, d)
+                (
+                    min(p * first.unit_devices, pools["prefill"].devices) - first.spare_devices,
+                    min(d * second.unit_devices, pools["decode"].devices) - second.spare_devices,
+                    p,
+                    d,
+                )
                 for p in range(pools["prefill"].least_units, pools["prefill"].units + 1)
                 for d in range(pools["decode"].least_units, pools["decode"].units + 1)
-                if p * first.unit_devices > first.spare_devices and d * second.unit_devices > second.spare_devices
+                if min(p * first.unit_devices, pools["prefill"].devices) > first.spare_devices
+                if min(d * second.unit_devices, pools["decode"].devices) > second.spare_devices
                 if _within_caps(first, second, p, d)
             ]
         else:

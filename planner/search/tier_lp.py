@@ -14,6 +14,13 @@ from planner.plans.tiers import TierProblem, dual_bound, elastic
 GLOP_PARAMETERS = "dual_feasibility_tolerance: 1e-11 primal_feasibility_tolerance: 1e-10"
 """Tight enough that tie-break costs decide between equal optima."""
 
+OTHER_PARAMETERS = (
+    f"{GLOP_PARAMETERS} use_preprocessing: false",
+    f"{GLOP_PARAMETERS} use_dual_simplex: true",
+    "use_scaling: false",
+)
+"""Ways to solve what the first gives up on."""
+
 FEASIBILITY = 1e-7
 """Largest accepted sign violation of a vertex, in GB, ms or shares."""
 
@@ -44,7 +51,14 @@ class TierSolution:
 
 def solve_tiers(problem: TierProblem) -> TierSolution | None:
     """The optimal placement, or ``None`` where no placement fits."""
-    return _solve(problem)
+    for parameters in (GLOP_PARAMETERS, *OTHER_PARAMETERS[:-1]):
+        try:
+            return _solve(problem, parameters)
+        except InputError:
+            raise
+        except PlannerError:  # the solver gave up: once more, in another way
+            continue
+    return _solve(problem, OTHER_PARAMETERS[-1])
 
 
 def prove_empty(problem: TierProblem) -> TierSolution:
@@ -52,13 +66,19 @@ def prove_empty(problem: TierProblem) -> TierSolution:
 
     Call it only where ``solve_tiers`` found none.
     """
-    solution = _solve(elastic(problem))
-    if solution is None:
-        raise PlannerError("the elastic placement problem has no solution")
-    return solution
+    relaxed, failure = elastic(problem), PlannerError("the elastic placement problem has no solution")
+    for parameters in (GLOP_PARAMETERS, *OTHER_PARAMETERS):  # it always has one, whatever the solver's preprocessing makes of it
+        try:
+            solution = _solve(relaxed, parameters)
+        except PlannerError as error:
+            failure = error
+            continue
+        if solution is not None:
+            return solution
+    raise failure
 
 
-def _solve(problem: TierProblem) -> TierSolution | None:
+def _solve(problem: TierProblem, parameters: str = GLOP_PARAMETERS) -> TierSolution | None:
     from ortools.linear_solver import linear_solver_pb2, pywraplp
 
     program = problem.program
@@ -73,7 +93,7 @@ def _solve(problem: TierProblem) -> TierSolution | None:
         model.constraint.add(lower_bound=lower, upper_bound=bound, var_index=index[start:end], coefficient=values[start:end])
         start = end
     solver = pywraplp.Solver.CreateSolver("GLOP")
-    solver.SetSolverSpecificParametersAsString(GLOP_PARAMETERS)
+    solver.SetSolverSpecificParametersAsString(parameters)
     solver.LoadModelFromProto(model)
     status = solver.Solve()
     if status == pywraplp.Solver.INFEASIBLE:
