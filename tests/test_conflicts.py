@@ -295,3 +295,14 @@ def test_what_cannot_be_planned_is_no_way_out() -> None:
     assert next(iter(conflict_of(inputs))) == "service level TPOT"
     with pytest.raises(InputError, match="no draft module"):
         feasible(problem(mtp=1))
+
+
+def test_the_machine_is_judged_in_the_weight_dtype_asked() -> None:
+    """A dtype that does not decide is no member, but what the machine lacks is counted in it."""
+    lacks = {}
+    for dtype in (None, "fp8"):
+        inputs = small.instance(
+            llama(), small.node(2, 1, 2e6), 1, small.workload(), small.runtime(2, (64,)), tiers=("hbm",), weight_dtype=dtype
+        )
+        lacks[dtype] = conflict_of(inputs)["hbm capacity"]["amount"]
+    assert lacks["fp8"] < 0.7 * lacks[None]

@@ -164,7 +164,7 @@ class Explanation:
 
     def _machine(self, limits: list[Limit]) -> tuple[str, list[Row]]:
         """Nothing fits, or nothing serves, even without any other limit."""
-        inputs = self._only(limits)
+        inputs = self._only([*limits, *(one for one in self.limits if one.field == "weight_dtype")])
         context = build_context(inputs)
         space = declare_space(context)
         if any(pool.units == 0 or pool.devices == 0 for pool in space.pools.values()):
