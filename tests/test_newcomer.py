@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from planner.cli import main
 from planner.errors import InputError, nearest
 from planner.hardware import list_hardware, load_device, load_hardware, load_part
 from planner.hardware.given import estimated_capex
@@ -27,21 +26,6 @@ NODE = 'schema = 1\nkind = "node"\nid = "mine"\nextends = "h800-node"\n'
 DEVICE = 'schema = 1\nkind = "device"\nid = "mine"\nextends = "h800-sxm"\n'
 READ = "ascend-950dt.memory.hbm.read"
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv("PLANNER_PROFILES", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr("click.get_app_dir", lambda name: str(tmp_path / "config" / name))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 def flat(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from planner.errors import InputError
 from planner.hardware.schema import (
@@ -21,6 +21,7 @@ from planner.hardware.schema import (
     Identifier,
     LinkKind,
     Name,
+    OneWay,
     Origin,
     PerSecond,
     Seconds,
@@ -29,7 +30,6 @@ from planner.hardware.schema import (
     Watts,
     _Part,
     _refuse_bidirectional,
-    _refuse_both_ways,
     _refuse_later_figures,
 )
 from planner.quantities import Figure, figure_of, readable
@@ -152,7 +152,7 @@ class InterconnectPart(_Entry):
     status: Status
     network: Identifier
     link: LinkKind | None = None
-    direction: Literal["one-way"]
+    direction: OneWay
     bandwidth: BytesPerSecond
     latency: Seconds
     duplex: Literal["full", "half"]
@@ -168,11 +168,6 @@ class InterconnectPart(_Entry):
     alltoall_startup: Seconds | None = None
     p2p_startup: Seconds | None = None
     energy: JoulesPerBit | None = None
-
-    @field_validator("direction", mode="before")
-    @classmethod
-    def _one_way(cls, value: object) -> object:
-        return _refuse_both_ways(value)
 
     @model_validator(mode="after")
     def _generation(self) -> InterconnectPart:

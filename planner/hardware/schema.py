@@ -15,7 +15,7 @@ from datetime import date
 from itertools import pairwise, permutations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from planner.quantities import Dimension, Figure, Grade, figure_of
 
@@ -100,6 +100,16 @@ Origin = Literal["domestic", "western"]
 Status = Literal["shipping", "announced", "cancelled"]
 TierKind = Literal["hbm", "gddr", "lpddr", "ddr", "cxl", "hbf", "ssd", "hdd", "remote"]
 LinkKind = Literal["pcie", "c2c", "nvlink", "ub", "hccs", "xgmi", "ualink", "ethernet", "infiniband", "nvme", "cxl"]
+
+
+def _refuse_both_ways(value: object) -> object:
+    if isinstance(value, str) and value != "one-way":
+        raise ValueError(f"{value!r} is not one-way; write the one-way bandwidth (half of a bidirectional figure)")
+    return value
+
+
+OneWay = Annotated[Literal["one-way"], BeforeValidator(_refuse_both_ways)]
+"""What a bandwidth is counted in."""
 
 
 class _Part(BaseModel):
@@ -238,7 +248,7 @@ class Link(_Part):
     kind: LinkKind
     generation: str = ""
     between: tuple[Identifier, Identifier]
-    direction: Literal["one-way"]
+    direction: OneWay
     bandwidth: BytesPerSecond
     devices_sharing: Count
     efficiency: Fraction
@@ -247,11 +257,6 @@ class Link(_Part):
     latency: Seconds
     duplex: Literal["full", "half"]
     group: Identifier | None = None
-
-    @field_validator("direction", mode="before")
-    @classmethod
-    def _one_way(cls, value: object) -> object:
-        return _refuse_both_ways(value)
 
     @model_validator(mode="after")
     def _generation(self) -> Link:
@@ -284,7 +289,7 @@ class Domain(_Part):
 
     id: Identifier
     devices: Count | None = None
-    direction: Literal["one-way"]
+    direction: OneWay
     bandwidth: BytesPerSecond
     latency: Seconds
     allreduce_efficiency: Fraction
@@ -298,21 +303,10 @@ class Domain(_Part):
     network: Identifier
     group: Identifier | None = None
 
-    @field_validator("direction", mode="before")
-    @classmethod
-    def _one_way(cls, value: object) -> object:
-        return _refuse_both_ways(value)
-
     @model_validator(mode="after")
     def _generation(self) -> Domain:
         _refuse_bidirectional(self.network, self.bandwidth.value)
         return self
-
-
-def _refuse_both_ways(value: object) -> object:
-    if isinstance(value, str) and value != "one-way":
-        raise ValueError(f"{value!r} is not one-way; write the one-way bandwidth (half of a bidirectional figure)")
-    return value
 
 
 def _refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
