@@ -25,7 +25,7 @@ ROWS: list[tuple[str, str, str, dict[str, Any], dict[str, int], str]] = [
     ("GLM-5.2", "W8A8", "glm-5.2", {"weight_dtype": "int8"}, {A3: 1, A2: 2}, ""),
     ("GLM-5.2", "W4A8C8", "glm-5.2", {"weight_dtype": "int4", "kv_dtype": "fp8"}, {A3: 1, A2: 2}, ""),
     ("Kimi-K2.6", "W4A8", "kimi-k2.5", {}, {A3: 1, A2: 2}, STAND_IN),
-    ("Kimi-K2-Thinking", "native", "kimi-k2.5", {}, {A3: 1}, STAND_IN),
+    ("Kimi-K2-Thinking", "native", "kimi-k2-thinking", {}, {A3: 1}, ""),
     ("Qwen3.5-397B-A17B", "BF16", "qwen3.5-397b-a17b", {"weight_dtype": "bf16"}, {A3: 2, A2: 4, DT: 2}, ""),
     ("Qwen3.5-397B-A17B", "W8A8", "qwen3.5-397b-a17b", {"weight_dtype": "int8"}, {A3: 1, A2: 2}, ""),
     ("Qwen3.5-397B-A17B", "W8A8-MXFP8", "qwen3.5-397b-a17b", {"weight_dtype": "fp8"}, {DT: 1}, ""),

@@ -1,4 +1,7 @@
-"""Write planner/hardware/plausible.toml anew: the lowest and highest value of the catalogue, by class and key."""
+"""Write planner/hardware/plausible.toml anew: the lowest and highest value of the catalogue, by class and key.
+
+Run in the top folder: PYTHONPATH=. python .ci/ranges.py
+"""
 
 from planner.hardware.loader import builtin_profiles
 from planner.hardware.plausible import FILE, derived, dimension_of

@@ -1,6 +1,7 @@
 """Property tests run the same examples everywhere, without a clock; ``run`` calls the command line."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ settings.register_profile("planner", derandomize=True, deadline=None, database=N
 settings.load_profile("planner")
 for _name in ("PLANNER_PROFILES", "COLUMNS"):  # pytest-xdist sets the latter in its workers
     os.environ.pop(_name, None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 
 
 @pytest.fixture

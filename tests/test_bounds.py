@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 import small
 
+from planner.errors import InputError
 from planner.performance import mixed_serving
 from planner.plans.bounds import (
     Shown,
@@ -23,7 +25,9 @@ from planner.plans.bounds import (
     weigh_batch,
 )
 from planner.plans.candidates import MixedGroup, stable_batch
+from planner.plans.closure import _parse_nodes
 from planner.plans.inputs import build_context
+from planner.plans.operate import PoolDecision
 from planner.plans.space import declare_space
 from planner.search.tables import Tables, build_tables
 from planner.workload.experts import ExpertPopularity
@@ -182,3 +186,20 @@ def test_the_stable_batch_is_the_largest_with_a_finite_wait() -> None:
                 pool.accept,
             )
             assert bool(served.ttft_s[0] < 1e9) is finite, (batch, edge)
+
+
+@pytest.mark.parametrize("proof", ["Vnan", "Winf", "W1e308", "Inan", "Jinf", "V0.0", "W-1.0", "B1.0", "W", "V"])
+def test_a_forged_number_proves_nothing(proof: str) -> None:
+    """A number that no search writes is refused before any of it is believed."""
+    inputs = small.instance(small.llama(), small.node(2, 1, 12e6), 1, small.workload(ttft_s=0.01))
+    pool = build_context(inputs).pools["mixed"]
+    decision = PoolDecision("mixed", 1, 1, 1, 1, 1, 2, 64)
+    placed = Tables(build_context(inputs), declare_space(build_context(inputs))).place(pool, decision)
+    with pytest.raises(InputError, match="not a proof"):
+        proven(pool, decision, f"{proof}:{placed.basis}")
+
+
+def test_a_node_of_endless_digits_names_no_node() -> None:
+    name = f"mixed tp{'9' * 5000} cp1 dp1 ep1 pp1 chunk64 batch1-2"
+    with pytest.raises(InputError, match="names no node"):
+        _parse_nodes({name: "B:0"})

@@ -588,7 +588,7 @@ def test_infeasible_demand_exits_3(run: Run) -> None:
         (["--rate", "5/s", "--tokens-per-day", "1e9"], "rate and tokens_per_day"),
         (["--spare", "x"], "--spare"),
         (["--spare", "-1"], "--spare"),
-        (["--spare", "1:rack"], "--spare"),
+        (["--spare", "1:street"], "--spare"),
         (["--spare", "99999"], "--spare"),
         (["--robust", "workloads"], "--robust"),
         (["--slo-on", "p95"], "--slo-on"),

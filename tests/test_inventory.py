@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from planner.api import plan_mix as plan_fleet
 from planner.cli.init_command import command as init
 from planner.cli.plan_command import command
 from planner.cli.schema_command import schema_of
-from planner.errors import InfeasibleError, InputError
+from planner.errors import InfeasibleError, InputError, StoppedError
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.mix import Mix
 from planner.plans.transition import restricted
@@ -385,3 +386,23 @@ def test_inputs_are_untouched() -> None:
     offer = offer_of(KNOWN.pool[0], asked)
     assert (asked.options.objective, asked.options.rate) == ("cost", 5.0)
     assert (offer.inputs.options.objective, offer.inputs.options.rate) == ("throughput", None)
+
+
+def test_a_program_that_ends_without_an_answer_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, limits = some_options(np.random.default_rng(3))
+    monkeypatch.setattr("planner.search.fleet_master.EFFORT", 0.0)
+    many = options * 30
+    with pytest.raises(StoppedError):
+        choose_fleet(many, limits, 0.7 * sum(option.rate for option in many))
+
+
+def test_no_slack_adds_up_to_a_second_deployment() -> None:
+    uses = (1.0 + 5e-10, 1.0)
+    options = [Option(index, 1, 1.0, 1.0, (use,)) for index, use in enumerate(uses)]
+    assert choose_fleet(options, [1.0], 2.0) is None
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_budget_is_a_finite_number_above_nothing(value: float) -> None:
+    with pytest.raises(InputError):
+        Budget(capital_usd=value)

@@ -268,6 +268,7 @@ def test_same_input_same_bytes() -> None:
 
 def test_an_idle_tier_holds_nothing() -> None:
     """Law 7: a tier whose removal leaves the optimum unchanged is empty, though disk and host tie where both are idle enough."""
+    checked = 0
     for batch in (16, 64, 256):
         problem = items(batch=batch, layers=8, hbm=0.12)
         found = solve_items(problem)
@@ -276,6 +277,8 @@ def test_an_idle_tier_holds_nothing() -> None:
             without = solve_items(gone)
             if without.value <= found.value * (1 + 1e-9):
                 assert found.times.used[memory] <= 1e-9 * problem.points.amounts[0].sum(), (batch, memory)
+                checked += 1
+    assert checked
     roomy = solve_items(items(batch=64, layers=8, hbm=1.0))
     assert roomy.times.used[1:].max() == 0.0 and not len(roomy.placement.split)
 

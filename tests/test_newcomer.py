@@ -46,7 +46,7 @@ def test_the_table_of_ranges_is_that_of_the_catalogue() -> None:
     assert found and found.loader
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    assert FILE.read_text(encoding="utf-8") == module.text(), "run .ci/ranges.py"
+    assert FILE.read_text(encoding="utf-8") == module.text(), "run PYTHONPATH=. python .ci/ranges.py"
     ranges = table()["range"]
     hbm = [load_device(row.id).memory[0] for row in list_hardware(kinds=("device",))]
     rates = [end for tier in hbm if tier.kind == "hbm" and tier.read.known for end in (tier.read.lowest, tier.read.highest)]

@@ -583,9 +583,9 @@ def test_law_4_conservation_in_small(model: str, memory: float, objective: str) 
 # --- laws 7 to 9 --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "memory"), [("llama", 20e6), ("llama", 12e6), ("llama", 7e6), ("experts", 25e6)])
+@pytest.mark.parametrize(("model", "memory"), [("llama", 20e6), ("llama", 12e6), ("llama", 7e6), ("experts", 40e6)])
 def test_law_7_a_memory_that_does_not_help_holds_nothing(model: str, memory: float) -> None:
-    inputs = small.instance(MODELS[model](), small.node(2, 1, memory))
+    inputs, checked = small.instance(MODELS[model](), small.node(2, 1, memory)), 0
     for batch in (1, 2, 4, 6):
         decision = PoolDecision("mixed", 1, 1, 1, 1, 1, batch, 64, basis="needed")
         values = {}
@@ -602,6 +602,8 @@ def test_law_7_a_memory_that_does_not_help_holds_nothing(model: str, memory: flo
         for without, tier in ((("hbm", "host"), "ssd"), (("hbm", "ssd"), "host")):
             if without in values and values[without][0] <= best * (1 + 1e-9):
                 assert tier not in used
+                checked += 1
+    assert checked
 
 
 @pytest.mark.parametrize("allocation", ["miss_only", "all_input", "flops"])

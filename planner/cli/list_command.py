@@ -66,9 +66,10 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
         from planner.prices import PRICES
 
         return [{"id": p.id, "currency": p.currency, "as_of": str(p.as_of)} for p in PRICES]
-    if kind == "exporters":
-        return []
     from planner.plugins import GROUPS, registry
+
+    if kind == "exporters":
+        return [{"id": name} for name in registry("planner.exporters").names()]
 
     _check_packs()
     found = []

@@ -79,6 +79,8 @@ def spare_of(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     count, _, what = text.partition(":")
-    if not count.isascii() or not count.isdigit() or len(count) > 4 or what not in ("", "node", "unit", "system"):
-        raise InputError(f"cannot read {text[:64]!r}", where="--spare", mend="write N, N:node, N:unit or N:system")
-    return {"spare": int(count), "spare_of": what or "node"}
+    if not count.isascii() or not count.isdigit() or len(count) > 4 or what not in ("", "node", "unit", "system", "rack", "pod"):
+        raise InputError(
+            f"cannot read {text[:64]!r}", where="--spare", mend="write N, N:node, N:unit or N:system (a rack or a pod)"
+        )
+    return {"spare": int(count), "spare_of": {"rack": "system", "pod": "system", "": "node"}.get(what, what)}

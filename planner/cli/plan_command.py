@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--tokens-per-day", type=Range(0, 1e24, min_open=True), help="Input and output tokens to serve in a day.")
 @click.option(
     "--spare",
-    metavar="N[:node|unit|system]",
+    metavar="N[:node|unit|rack|pod]",
     help="Keep N nodes (purchasable units, systems) of each pool idle for when one fails.",
 )
 @click.option(

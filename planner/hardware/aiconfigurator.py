@@ -17,7 +17,7 @@ from planner.documents import parse_toml, read_text
 from planner.errors import InputError
 from planner.hardware.defaults import class_defaults
 from planner.hardware.draft import FOLDER, Draft, Network, Table, quantity, to_text, unknown
-from planner.hardware.schema import ONE_WAY_LIMIT_BYTES_PER_S
+from planner.hardware.schema import HALVINGS, LARGEST_STEP, ONE_WAY_LIMIT_BYTES_PER_S
 from planner.quantities import Dimension, parse_quantity
 
 _PEAKS = {
@@ -28,7 +28,6 @@ _PEAKS = {
     "fp4_tc_flops": "fp4",
 }
 _WIDER = {"fp8": ("bf16", "fp16"), "int8": ("bf16", "fp16"), "fp4": ("fp8", "bf16", "fp16")}
-_LARGEST_STEP = 2.1
 _BF16_RATE_IS_FP16_RATE = 80
 """From this compute capability on, tensor cores run bf16 as fast as fp16."""
 _GPU_KEYS = {*_PEAKS, "mem_bw", "mem_bw_empirical_scaling_factor", "mem_empirical_constant_latency", "mem_capacity", "power"}
@@ -169,7 +168,7 @@ class _Reader:
             if value is None:
                 continue
             wide = next((wider for wider in _WIDER.get(dtype, ()) if wider in dense), None)
-            if wide is None or value <= _LARGEST_STEP * dense[wide]:
+            if wide is None or value <= LARGEST_STEP ** (HALVINGS[dtype] - HALVINGS[wide]) * dense[wide]:
                 found[dtype], dense[dtype] = self._given("gpu", key, value, "flop_per_s"), value
                 continue
             step = f"{value / 1e12:g} TFLOP/s in {self.file} is {value / dense[wide]:.3g} times {wide}"

@@ -2,7 +2,7 @@
 
 ``class_defaults.toml`` holds them: a memory's by kind, a link's by kind, a domain's by network or topology, a GEMM curve by
 dtype. A missing efficiency is filled in; anything else of the class where the profile asks for it by ``"class-default"``.
-A filled figure begins its source with ``class default:``, has grade C and the interval of the class, so it widens a plan's
+A filled figure begins its source with ``class default:``, has grade C or D and the interval of the class, so it widens a plan's
 and is listed in its provenance; a plan embeds it like any other.
 """
 

@@ -4,7 +4,8 @@ Both rest on a catalogue system that holds the same device: the profile that thi
 size. The estimate is that system's figure per device times the devices (the share), plus what the parts of the composed
 memories add to it. The share has the memory that they replace in it, which must not count twice:
 
-    value = share + parts - replaced      low = min(low of the share, value)      high = high of the share + high of the parts
+    value = max(share + parts - replaced, parts)
+    low = min(low of the share, value)      high = high of the share + high of the parts
 
 ``replaced`` is what that system had in the same place (the row of that id, else of that role), priced the same way: as the
 part that its own row names, else by its bytes as the new part where both are of one kind. Where it cannot be priced so, the
@@ -164,7 +165,7 @@ def _prices(uses: Sequence[Use], had: Callable[[Use], _Had], capex_basis: str, o
 
     def of(part: MemoryPart) -> tuple[Figure, str] | None:
         price = fitting_price(part, capex_basis, on)
-        if price is None:
+        if price is None or not part.usable.known:
             return None
         figure = price.usd_per_gb
         return scaled(figure, part.usable.value / 1e9), f"{price.basis} {figure.value:.3g} USD/GB of {figure.as_of}"

@@ -20,7 +20,8 @@ from planner.quantities import Dimension, Figure, parse_quantity, readable
 
 MAX_CHARACTERS = 512
 USD_PER_W = (14.5, 24.0, 33.0)
-"""Capital cost over stated power of the systems of the catalogue: 10th percentile, median, 90th."""
+"""Capital cost over stated power of the systems of the catalogue, those scaled from another system included: 10th percentile,
+median, 90th."""
 
 GIVEN = "given on the command line"
 ACCEPTED = "stated default, accepted: "

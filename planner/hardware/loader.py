@@ -345,9 +345,9 @@ class ProfileSource:
                 if self.raw(path).get("kind") == "interconnect":
                     part = self.read(path, InterconnectPart)
                     own = of_catalogue(path)
-                    if own or part.network not in ours:
+                    if part.bandwidth.known and (own or part.network not in ours):
                         found[part.network] = max(found.get(part.network, 0.0), part.bandwidth.highest)
-                    ours |= {part.network} if own else set()
+                    ours |= {part.network} if own and part.bandwidth.known else set()
         return found
 
     def raw(self, path: Path) -> dict[str, Any]:

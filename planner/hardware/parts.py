@@ -118,6 +118,8 @@ class MemoryPart(_Entry):
     def _wear(self) -> MemoryPart:
         if self.endurance is None or self.dwpd is None or self.warranty is None:
             return self
+        if not (self.endurance.known and self.dwpd.known and self.warranty.known and self.usable.known):
+            return self
         written = self.dwpd.value * self.usable.value * 365.0 * self.warranty.value
         if not 0.8 < self.endurance.value / written < 1.25:
             raise ValueError(

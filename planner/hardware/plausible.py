@@ -125,9 +125,14 @@ def table() -> dict[str, Any]:
     return parse_toml(read_text(FILE), str(FILE))
 
 
+def margin() -> float:
+    """How many times outside the catalogue's range a figure may lie."""
+    return float(table()["margin"])
+
+
 def strange(profile: Profile) -> Iterator[Strange]:
     """Figures more than the margin outside the catalogue's range, but for confirmed ones."""
-    margin = float(table()["margin"])
+    allowed = margin()
     for seen in _counted(profile):
         ends = table()["range"].get(seen.sort, {}).get(seen.key)
         if ends is None or seen.figure.note.lower().startswith(CONFIRMED):
@@ -135,7 +140,7 @@ def strange(profile: Profile) -> Iterator[Strange]:
         dimension = dimension_of(seen.key)
         low, high = (parse_quantity(end, dimension) for end in ends)
         value = seen.figure.value / seen.per
-        if not low / margin <= value <= high * margin:
+        if not low / allowed <= value <= high * allowed:
             each = " a device" if seen.per > 1 else ""
             span = f"{readable(low, dimension)} to {readable(high, dimension)}"
             yield Strange(seen.path, f"{readable(value, dimension)}{each}", span)

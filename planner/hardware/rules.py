@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from planner.hardware.kinds import SORTS, Profile
 from planner.hardware.loader import SIGNATURE, ProfileSource, of_catalogue
 from planner.hardware.parts import InterconnectPart, MemoryPart
-from planner.hardware.plausible import CONFIRMED, STAND_IN, strange
+from planner.hardware.plausible import CONFIRMED, STAND_IN, margin, strange
 from planner.hardware.schema import DIMENSIONS, DeviceProfile, System, Tier
 from planner.quantities import Figure
 
@@ -197,7 +197,7 @@ def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
     for domain in profile.domains:
         if domain.topology == "mesh" and domain.devices is not None and domain.devices > 2:
             most = 1.0 / (domain.devices - 1)
-            if domain.p2p_efficiency.value > 1.1 * most:
+            if domain.p2p_efficiency.known and domain.p2p_efficiency.value > 1.1 * most:
                 what = f"{domain.p2p_efficiency.value:g} of the port to one peer of a mesh of {domain.devices}"
                 mend = f"one peer is one link of {domain.devices - 1}: at most {most:.3g}"
                 yield Fault(where=where, key=f"domain.{domain.id}.p2p_efficiency", what=what, mend=mend)
@@ -206,7 +206,7 @@ def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
 def out_of_range(profile: Profile, where: str) -> Iterator[Fault]:
     """Figures far outside what the catalogue has of their kind."""
     for found in strange(profile):
-        what = f"{found.value} is more than ten times outside what the catalogue has of the kind ({found.range})"
+        what = f"{found.value} is more than {margin():g} times outside what the catalogue has of the kind ({found.range})"
         mend = f'correct the number or its unit; if it is right, begin its note with "{CONFIRMED} " and say by whom'
         yield Fault(where=where, key=found.path, what=what, mend=mend)
 
@@ -227,7 +227,8 @@ def _twins(tiers: tuple[Tier, ...], where: str) -> Iterator[Fault]:
             close = all(
                 math.isclose(a.value, b.value, rel_tol=0.02) for a, b in ((tier.usable, other.usable), (tier.read, other.read))
             )
-            if tier.kind == other.kind and close and tier.usable.source != STAND_IN:
+            known = tier.usable.known and tier.read.known and tier.usable.source != STAND_IN
+            if tier.kind == other.kind and close and known:
                 what = f"the same kind, size and rate as {other.id!r}: one memory listed twice"
                 yield Fault(
                     where=where, key=f"tier.{tier.id}", what=what, mend="list a memory once, at its owner, with devices_sharing"

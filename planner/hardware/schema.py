@@ -262,7 +262,8 @@ class Link(_Part):
     def _generation(self) -> Link:
         _refuse_bidirectional(self.generation, self.bandwidth.value / self.devices_sharing)
         each = self.bandwidth.highest / (2.0 if self.duplex == "half" else 1.0)
-        if self.both_ways is not None and self.both_ways.value > each:
+        known = self.both_ways is not None and self.both_ways.known and self.bandwidth.known
+        if self.both_ways is not None and known and self.both_ways.value > each:
             what = "half the bandwidth of a half duplex link" if self.duplex == "half" else "the link's bandwidth"
             raise ValueError(
                 f"both_ways: {self.both_ways.value / 1e9:g} GB/s each way is above {what}; write one direction's rate"
@@ -318,9 +319,9 @@ def _refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
         )
 
 
-_HALVINGS = {"bf16": 0, "fp16": 0, "fp8": 1, "int8": 1, "fp6": 2, "fp4": 2, "int4": 2}
+HALVINGS = {"bf16": 0, "fp16": 0, "fp8": 1, "int8": 1, "fp6": 2, "fp4": 2, "int4": 2}
 """How often the width of a dtype of matrix units is half of 16 bits; fp6 runs at the rate of fp4 at most."""
-_STEP = 2.1
+LARGEST_STEP = 2.1
 """Largest rise of the dense peak per halving of the width; twice that is a sparse figure."""
 
 
@@ -353,11 +354,11 @@ class Device(_Part):
         for dtype, part in self.compute.items():
             if part.dtype != dtype:
                 raise ValueError(f"compute.{dtype}: its dtype says {part.dtype!r}")
-        peaks = {dtype: part.peak for dtype, part in self.compute.items() if part.peak.known and dtype in _HALVINGS}
+        peaks = {dtype: part.peak for dtype, part in self.compute.items() if part.peak.known and dtype in HALVINGS}
         for wide, narrow in permutations(peaks, 2):
-            halvings = _HALVINGS[narrow] - _HALVINGS[wide]
+            halvings = HALVINGS[narrow] - HALVINGS[wide]
             step = peaks[narrow].value / peaks[wide].value
-            if halvings > 0 and step > _STEP**halvings and not says_dense(peaks[narrow].note):
+            if halvings > 0 and step > LARGEST_STEP**halvings and not says_dense(peaks[narrow].note):
                 raise ValueError(
                     f"compute.{narrow}.peak: {step:.3g} times that of {wide}, which looks like a sparse figure; "
                     "write the dense one, or say in its note why it is dense"

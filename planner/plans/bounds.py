@@ -275,7 +275,7 @@ def proven(pool: PoolContext, decision: PoolDecision, proof: str, weigh: int | N
     if (
         sort not in tuple("BVIWJ")
         or (number is None and sort in "VWJ")
-        or (number is not None and (sort == "B" or number <= 0.0))
+        or (number is not None and (sort == "B" or not 1e-12 <= number <= 1e12))
     ):
         raise InputError("is not a proof", where="certificate")
     if number is not None and sort in "WJ":
@@ -291,7 +291,7 @@ def proven(pool: PoolContext, decision: PoolDecision, proof: str, weigh: int | N
         raise InputError("its basis has a negative reduced cost", where="certificate")
     bound = dual_bound(problem, point) / 1e3 * pool.rates.residual
     if sort in "IJ":
-        if float(point.duals @ program.limit) <= DUAL_TOLERANCE:
+        if dual_bound(problem, point) <= DUAL_TOLERANCE:
             raise InputError("does not show that no placement exists", where="certificate")
         return Shown(guess if sort == "I" else math.inf, below)
     if sort == "V":

@@ -35,8 +35,6 @@ def batch_grid(limit: int) -> list[int]:
         value *= GRID_RATIO
         if int(value) > grid[-1]:
             grid.append(min(int(value), limit))
-        elif value < grid[-1]:
-            continue
     return grid
 
 

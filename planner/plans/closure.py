@@ -49,7 +49,10 @@ from planner.plans.transition import restricted
 SLACK = 1e-6
 """Relative room on merits: tie-break costs and rounding of the printed bound."""
 
-_NODE = re.compile(r"(mixed|prefill|decode) tp(\d+) cp(\d+) dp(\d+) ep(\d+) pp(\d+) chunk(\d+) batch(\d+)-(\d+)", re.ASCII)
+_NODE = re.compile(
+    r"(mixed|prefill|decode) tp(\d{1,9}) cp(\d{1,9}) dp(\d{1,9}) ep(\d{1,9}) pp(\d{1,9}) chunk(\d{1,9}) batch(\d{1,9})-(\d{1,9})",
+    re.ASCII,
+)
 Entry = tuple[str, str, Any, Any]
 Shape = tuple[str, int, int, int, int, int, int]
 

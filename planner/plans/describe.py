@@ -12,7 +12,7 @@ WORTH_PRINTING_USD = 1e-4
 
 
 def gb(value: float) -> str:
-    """Bytes as GB with three significant decimals."""
+    """Bytes as GB with two decimals."""
     return f"{value / 1e9:.2f} GB"
 
 

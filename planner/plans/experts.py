@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import InputError
-from planner.footprint import ModelPieces, RoutedItem, Window
+from planner.footprint import ModelPieces, RoutedItem, Shapes, Window
+from planner.footprint.memory import experts_per_rank
 from planner.plans.expert_bounds import check_map, loads_of_map, lower_bound
 from planner.plans.numbers import canonical
 from planner.workload.experts import ExpertPopularity
@@ -84,8 +85,7 @@ def expert_shares(pieces: ModelPieces, popularity: ExpertPopularity) -> NDArray[
 
 def slots_of(item: RoutedItem, ranks: int) -> int:
     """Expert slots of a rank, copies included: no expert twice."""
-    least = -(-item.experts // ranks)
-    return item.experts if ranks == 1 else min(least + item.extra, item.experts)
+    return int(experts_per_rank(item, Shapes.single(1, ranks, ranks, 1))[0])
 
 
 def with_use(pieces: ModelPieces, popularity: ExpertPopularity, extra: int, widths: Iterable[int]) -> ModelPieces:

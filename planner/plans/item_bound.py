@@ -266,13 +266,6 @@ class ItemPlacement:
     split: NDArray[np.intp]
     shares: Array
 
-    def dense(self, choices: int) -> Array:
-        """[I, C] shares of every item."""
-        table = np.zeros((len(self.choice), choices))
-        table[np.arange(len(self.choice)), self.choice] = 1.0
-        table[self.split] = self.shares
-        return table
-
 
 @dataclass(frozen=True, eq=False)
 class ItemTimes:

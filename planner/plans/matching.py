@@ -116,7 +116,7 @@ def _pair_runs(
     for i, a in enumerate(old):
         for j, b in enumerate(new):
             side = sides[b.roles[0].pool]
-            alone = size == side.holdings.devices and (side.tp == 1 or side.tp > side.node)
+            alone = size == side.holdings.devices and side.tp == 1
             free = size <= side.node or alone
             inner[i, j] = _inside(a.roles, b.roles, saved) if free else _by_node(a.roles, b.roles, saved, side.node)
     gain = np.array([[inner[i, j][0] for j in range(len(new))] for i in range(len(old))]).reshape(len(old), len(new))

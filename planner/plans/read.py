@@ -121,7 +121,7 @@ def _pool(row: dict[str, Any], where: str) -> tuple[PoolDecision, Variant]:
 def _decision(pools: list[tuple[PoolDecision, Variant]], units: tuple[int, ...], where: str) -> Decision:
     variants = {variant for _, variant in pools}
     if len(variants) != 1:
-        raise InputError("pools must agree on kv_dtype and mtp", where=where)
+        raise InputError("pools must agree on kv_dtype, mtp and redundant_experts", where=where)
     return Decision(tuple(pool for pool, _ in pools), units, variants.pop())
 
 

@@ -28,7 +28,6 @@ class PoolSpace:
     """
 
     shapes: tuple[Shapes, ...]
-    widths: tuple[int, ...]
     rejected: dict[str, int]
     batches: int
     chunks: tuple[int, ...]
@@ -75,7 +74,6 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
     cached = {c.tensor_axis for b in blocks for c in b.caches} if pool.inputs.runtime.context_parallel else set()
     rows: dict[int, list[tuple[int, int, int, int]]] = {pp: [] for pp in PIPELINE}
     sizes = widths(max(devices, 1))
-    seen: set[int] = set()
     for pp in PIPELINE:
         for width in sizes:
             for tp in TENSOR:
@@ -91,7 +89,6 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
                         rejected["topology"] += 1
                     else:
                         rows[pp] += [(tp, dp, ep, cp) for cp in _context_ways(tp, cached)]
-                        seen.add(width)
     shapes = []
     for pp in PIPELINE:
         if rows[pp]:
@@ -109,7 +106,7 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
     least_batch, batches = limits(options.constraints, "batch_per_rank", 1, most, phase)
     least_units, units = limits(options.constraints, "units", 1, units)
     chunks = tuple(kept(options.constraints, "prefill_tokens_per_rank", sorted(pool.inputs.runtime.prefill_tokens), phase))
-    return PoolSpace(tuple(shapes), tuple(sorted(seen)), rejected, batches, chunks, units, devices, least_batch, least_units)
+    return PoolSpace(tuple(shapes), rejected, batches, chunks, units, devices, least_batch, least_units)
 
 
 def _context_ways(tp: int, axes: set[int]) -> list[int]:
@@ -119,7 +116,7 @@ def _context_ways(tp: int, axes: set[int]) -> list[int]:
 
 
 def affordable_units(pool: PoolContext) -> int:
-    """Purchasable units within the money, power and device caps (at least one, so that a conflict can be named)."""
+    """Purchasable units within the money, power and device caps (0 where they allow none)."""
     options = pool.inputs.options
     units = pool.units
     if options.devices is not None:

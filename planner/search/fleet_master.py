@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from planner.errors import StoppedError
+
 GRAIN = 2**40
 """Coefficients are whole parts of a limit, rounded so that no fleet within the limits is lost."""
 WORTH = 10**9
@@ -35,7 +37,7 @@ class Chosen:
 
 def most_of(option: Option, limits: Sequence[float], demand: float | None) -> int:
     """Deployments of an option beyond which no more fit, or none are needed."""
-    room = [limit / use * (1 + 1e-9) for use, limit in zip(option.uses, limits, strict=True) if use > 0.0]
+    room = [limit / use * (1 + 1e-12) for use, limit in zip(option.uses, limits, strict=True) if use > 0.0]
     if demand is not None and option.rate > 0.0:
         room.append(math.ceil(demand / option.rate))
     return int(min(room, default=0.0)) if option.rate > 0.0 else 0
@@ -55,7 +57,10 @@ def choose_fleet(options: Sequence[Option], limits: Sequence[float], demand: flo
     reached = sum(count * option.rate for count, option in zip(most.counts, options, strict=True))
     if reached <= 0.0:
         return None
-    cheapest = _solve(options, limits, reached, [option.usd_per_hour for option in options], least=True)
+    try:
+        cheapest = _solve(options, limits, reached, [option.usd_per_hour for option in options], least=True)
+    except StoppedError:
+        return most
     return most if cheapest is None else Chosen(cheapest.counts, most.bound)
 
 
@@ -67,8 +72,10 @@ def _solve(
     model = cp_model.CpModel()
     counts = [model.new_int_var(0, most_of(option, limits, demand), f"n{i}") for i, option in enumerate(options)]
     for number, limit in enumerate(limits):
-        terms = [(math.floor(o.uses[number] / limit * GRAIN), count) for o, count in zip(options, counts, strict=True)]
-        used = [part * count for part, count in terms if part <= GRAIN]
+        terms = [
+            (min(math.floor(o.uses[number] / limit * GRAIN), GRAIN), count) for o, count in zip(options, counts, strict=True)
+        ]
+        used = [part * count for part, count in terms]
         if used:
             model.add(sum(used) <= GRAIN)
     if demand is not None:
@@ -82,6 +89,9 @@ def _solve(
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
     solver.parameters.max_deterministic_time = EFFORT
-    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    status = solver.solve(model)
+    if status == cp_model.INFEASIBLE:
         return None
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        raise StoppedError("the fleet's integer program ended without an answer")
     return Chosen(tuple(int(solver.value(count)) for count in counts), solver.best_objective_bound / scale)

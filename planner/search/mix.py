@@ -8,6 +8,7 @@ fleet, the same over the bounds gives the bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,6 +113,12 @@ class Budget:
     usd_per_hour: float | None = None
     power_kw: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("capital_usd", "usd_per_hour", "power_kw"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < math.inf:
+                raise InputError("must be a finite number above 0", where=name, mend="give a limit, or leave it out")
+
 
 def offer_of(pool: InventoryPool, inputs: Inputs) -> Offer:
     """A pool with the inputs of a plan on all its systems. ``InputError`` names the pool."""
@@ -168,7 +175,7 @@ class Searched:
 
 
 def search_sizes(offer: Offer, reporter: Reporter, stop: Stop) -> Searched:
-    """Deployments on every size up to ``MOST`` units, and on the number of units that serves most each."""
+    """Deployments on every size up to ``SIZES[-1]`` units, and on the number of units that serves most each."""
 
     def best(rules: tuple[str, ...]) -> Size | None:
         inside = restricted(offer.inputs, rules)
@@ -250,12 +257,13 @@ def _options(offers: list[Offer], sizes: list[list[Size]], limits: list[Row]) ->
 
 def _cannot(found: list[Option], proof: list[Option], limits: list[Row], demand: float | None, *, proved: bool) -> PlannerError:
     """Why there is no fleet: what the inventory can serve at most."""
+    if not proved:
+        asked = "" if demand is None else f" that serves {demand:.6g} requests/s"
+        return StoppedError(f"no fleet found{asked}, nor a proof that there is none")
     if demand is None:
         return InfeasibleError("proved infeasible: no pool holds the model within these limits", [])
-    ends = [choose_fleet(options, [row.limit for row in limits], None) for options in (found, proof)]
-    least = 0.0 if ends[0] is None else sum(n * o.rate for n, o in zip(ends[0].counts, found, strict=True))
-    if not proved:
-        return StoppedError(f"no fleet found that serves {demand:.6g} requests/s, nor a proof that there is none")
+    most = choose_fleet(found, [row.limit for row in limits], None)
+    least = 0.0 if most is None else sum(n * o.rate for n, o in zip(most.counts, found, strict=True))
     relief = f"serve at most {least:.6g} requests/s" if least else "loosen the limits"
     member: dict[str, object] = {
         "member": "demand",

@@ -31,8 +31,9 @@ def held_in(operation: Operation, tier: str) -> float:
 def least_held(context: Context, tier: str) -> float | None:
     """The least bytes a device of a memory with which an aggregated deployment at the least load meets every limit.
 
-    What overflows device memory is needed at least, so configurations are taken by that until none could need less than the
-    best. ``None`` where that best breaks a limit (more may then be needed), or serving is not aggregated.
+    What overflows device memory and the other memories below is needed at least, so configurations are taken by that until none
+    could need less than the best. ``None`` where too many could, that best breaks a limit (more may then be needed), or serving
+    is not aggregated.
     """
     space = declare_space(context)
     if not space.aggregated or not space.pools["mixed"].chunks:
@@ -44,9 +45,11 @@ def least_held(context: Context, tier: str) -> float | None:
         count = len(shapes.tp)
         rows = Candidates(shapes, np.full(count, float(declared.least_batch)), np.full(count, float(chunk)))
         entries += [(float(short), number, row) for row, short in enumerate(memory_need(pool, rows).short)]
+    others = sum(t.capacity for t in pool.rates.tiers if t.id in pool.tiers and t.id != tier)
+    entries.sort()
     best: tuple[float, PoolDecision] | None = None
-    for short, number, row in sorted(entries)[:MOST_CONFIGURATIONS]:
-        if best is not None and short >= best[0]:
+    for short, number, row in entries[:MOST_CONFIGURATIONS]:
+        if best is not None and short - others >= best[0]:
             break
         decision = instance("mixed", declared.shapes[number], row, declared.least_batch, chunk)
         problem, _ = pool_problem(pool, replace(decision, basis="needed"))
@@ -54,7 +57,10 @@ def least_held(context: Context, tier: str) -> float | None:
         size = math.inf if solution is None else float(solution.point.values[-1]) * 1e9
         if math.isfinite(size) and (best is None or size < best[0]):
             best = size, decision
-    return best[0] if best is not None and _works(context, best[1], tier, best[0] * (1.0 + 1e-9)) else None
+    left = entries[MOST_CONFIGURATIONS:]
+    if best is None or (left and left[0][0] - others < best[0]):
+        return None
+    return best[0] if _works(context, best[1], tier, best[0] * (1.0 + 1e-9)) else None
 
 
 def _least(problem: TierProblem, tier: str) -> TierProblem:

@@ -89,7 +89,7 @@ def _tpot(trials: Trials, inputs: Inputs, limit: Limit, hit: Hit) -> Relief:
         value = _bisected(trials, inputs, limit, min(float(limit.of(inputs)), works), works, lambda one: one.operation.tpot_s)
         exact = True
     words = "is the least in the space" if exact else "was found within the time limit"
-    return Relief(f"--tpot {value * 1e3 * 1.0001:.4f}ms", value * 1e3, "ms", f"{value * 1e3:.4f} ms {words}", least)
+    return Relief(f"--tpot {up(value * 1e3 * (1 + 1e-9))}ms", value * 1e3, "ms", f"{value * 1e3:.4f} ms {words}", least)
 
 
 def _demand_of_levels(inputs: Inputs) -> bool:

@@ -20,7 +20,7 @@ from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
 from planner.plans.operate import Passes, PoolDecision, pool_problem
 from planner.plans.space import Space
-from planner.plans.tiers import evaluate_shares
+from planner.plans.tiers import dual_bound, elastic, evaluate_shares
 from planner.search.tier_lp import prove_empty, solve_tiers
 
 
@@ -80,7 +80,7 @@ class Tables:
             solution = solve_tiers(problem)
             if solution is None:
                 proof = prove_empty(problem)
-                shown = float("inf") if proof.point.duals @ problem.program.limit > DUAL_TOLERANCE else 0.0
+                shown = float("inf") if dual_bound(elastic(problem), proof.point) > DUAL_TOLERANCE else 0.0
                 self.placements[key] = Placed(wanted, None, shown, float("inf"), encode_basis(proof.basis), resident)
             else:
                 times = evaluate_shares(problem, solution.point.values[: len(problem.choices)])

@@ -27,6 +27,7 @@ def test_placement_time(benchmark, place, shape, devices, slots, exponent, sprea
     loads = zipf_loads(*shape, exponent, spread)
     found = benchmark.pedantic(place, args=(loads, devices, slots), rounds=5, warmup_rounds=1)
     mean = loads.sum(axis=1) / devices
+    assert (found.worst >= found.bound * (1 - 1e-9)).all()
     benchmark.extra_info["gap_percent"] = round(100 * found.gap, 4)
     benchmark.extra_info["worst_over_mean"] = round(float((found.worst / mean).max()), 4)
     benchmark.extra_info["greedy_over_mean"] = round(float((greedy_worst(loads, devices, slots) / mean).max()), 4)
