@@ -570,7 +570,7 @@ def test_any_leaf_replaced_is_an_answer_or_an_input_error(
     import copy
     import tomllib
 
-    from planner.hardware import loader
+    from planner.hardware import source
 
     table = tomllib.loads(to_toml(load_hardware("h800-node").system))
     table = copy.deepcopy(table)
@@ -586,7 +586,7 @@ def test_any_leaf_replaced_is_an_answer_or_an_input_error(
     path = tmp_path / "fuzz.toml"
     path.write_text("", encoding="utf-8")
     with monkeypatch.context() as patch:
-        patch.setattr(loader, "parse_toml", lambda text, where: table)
+        patch.setattr(source, "parse_toml", lambda text, where: table)
         try:
             profile = read_profile(path)
         except InputError as error:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from planner.errors import InputError, PlannerError
-from planner.hardware import list_hardware, load_hardware, loader
+from planner.hardware import folders, list_hardware, load_hardware, source
 from planner.hardware.lint import MAX_FAULTS, Fault, lint
-from planner.hardware.loader import ProfileSource
+from planner.hardware.source import ProfileSource
 
 TODAY = date(2026, 11, 22)
 NODE = 'schema = 1\nkind = "node"\nid = "mine"\nextends = "h100-node"\n'
@@ -86,26 +86,26 @@ topology = "switch"
         (tmp_path / f"p{number}.toml").write_text(part.replace("ID", f"p{number}").replace("VENDOR", f"v{number}"))
     (tmp_path / "twin.toml").write_text(part.replace("ID", "twin").replace("VENDOR", "v7"))
     read: list[Path] = []
-    text_of = loader.read_text
-    monkeypatch.setattr(loader, "read_text", lambda path, **limits: read.append(path) or text_of(path, **limits))
+    text_of = source.read_text
+    monkeypatch.setattr(source, "read_text", lambda path, **limits: read.append(path) or text_of(path, **limits))
     passes: list[str] = []
     names_of = ProfileSource.names
     monkeypatch.setattr(ProfileSource, "names", lambda self, sort: passes.append(sort) or names_of(self, sort))
-    source = ProfileSource([tmp_path])
-    faults = [str(fault) for path in sorted(tmp_path.glob("*.toml")) for fault in lint(path, source=source, today=TODAY)]
+    profiles = ProfileSource([tmp_path])
+    faults = [str(fault) for path in sorted(tmp_path.glob("*.toml")) for fault in lint(path, source=profiles, today=TODAY)]
     assert len(faults) == 2 and all("one part twice" in fault for fault in faults)
     mine = [path for path in read if path.parent == tmp_path]
     assert len(mine) <= 2 * 41 and len(passes) <= 4
 
 
 def test_few_raw_tables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "KEPT_CHARACTERS", 1000)
+    monkeypatch.setattr(source, "KEPT_CHARACTERS", 1000)
     for number in range(20):
         (tmp_path / f"n{number}.toml").write_text(NODE.replace("mine", f"n{number}") + "#" * 200)
-    source = ProfileSource([tmp_path])
+    profiles = ProfileSource([tmp_path])
     for path in tmp_path.iterdir():
-        assert source.raw(path)["kind"] == "node"
-    assert len(source._documents) <= 5
+        assert profiles.raw(path)["kind"] == "node"
+    assert len(profiles._documents) <= 5
 
 
 def test_a_folder_is_searched_with_a_limit_and_links_stay_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_a_folder_is_searched_with_a_limit_and_links_stay_inside(tmp_path: Path,
     (inside / "link.toml").symlink_to(tmp_path / "secret.toml")
     done = planner("lint", str(inside))
     assert "1 profile checked" in done.stdout and "secret" not in done.stdout
-    monkeypatch.setattr(loader, "MAX_ENTRIES", 1)
+    monkeypatch.setattr(folders, "MAX_ENTRIES", 1)
     with pytest.raises(InputError, match="more than 1 files and folders"):
         load_hardware("mine", folders=[inside])
 

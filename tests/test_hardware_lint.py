@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from planner.errors import InputError
 from planner.hardware import System, list_hardware, load_hardware
 from planner.hardware.lint import Fault, lint
-from planner.hardware.loader import ProfileSource, builtin_folder, read_profile
+from planner.hardware.loader import builtin_folder, read_profile
+from planner.hardware.source import ProfileSource
 from planner.hardware.writer import to_toml
 
 TODAY = date(2026, 11, 22)
@@ -63,11 +64,11 @@ def test_the_whole_catalogue_loads_quickly() -> None:
 
 
 def test_a_plan_reads_only_the_profiles_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from planner.hardware import loader
+    from planner.hardware import source
 
     read: list[str] = []
-    text_of = loader.read_text
-    monkeypatch.setattr(loader, "read_text", lambda path, **limits: read.append(path.stem) or text_of(path, **limits))
+    text_of = source.read_text
+    monkeypatch.setattr(source, "read_text", lambda path, **limits: read.append(path.stem) or text_of(path, **limits))
     load_hardware("h800-node")
     assert sorted(set(read)) == ["h100-node", "h100-sxm", "h800-node", "h800-sxm"]
 
@@ -268,7 +269,7 @@ def test_what_cannot_be_read_has_a_fault(
 ) -> None:
     import tomllib
 
-    from planner.hardware import loader
+    from planner.hardware import source
 
     table = tomllib.loads(to_toml(load_hardware("h800-node").system).replace('"h800-node"', '"mine"', 1))
     for value in values:
@@ -282,9 +283,9 @@ def test_what_cannot_be_read_has_a_fault(
             break
     path = tmp_path / "fuzz.toml"
     path.write_text("", encoding="utf-8")
-    text_of = loader.parse_toml
+    text_of = source.parse_toml
     with monkeypatch.context() as patch:
-        patch.setattr(loader, "parse_toml", lambda text, where: table if where == str(path) else text_of(text, where))
+        patch.setattr(source, "parse_toml", lambda text, where: table if where == str(path) else text_of(text, where))
         found = lint(path, today=TODAY)
         try:
             read_profile(path)

@@ -15,8 +15,9 @@ from planner.errors import InputError, nearest
 from planner.hardware import list_hardware, load_device, load_hardware, load_part
 from planner.hardware.given import estimated_capex
 from planner.hardware.lint import lint
-from planner.hardware.loader import ProfileSource, builtin_folder, builtin_profiles
+from planner.hardware.loader import builtin_folder, builtin_profiles
 from planner.hardware.plausible import FILE, derived, strange, table
+from planner.hardware.source import ProfileSource
 from planner.quantities import parse_quantity, plain, readable
 
 TODAY = date(2026, 11, 22)
@@ -76,7 +77,7 @@ def test_a_slip_of_a_unit_is_a_fault_until_it_is_confirmed(name: str, tmp_path: 
     head, row, key = SLIPS[name]
     found = lint(written(tmp_path / "mine.toml", head + row % EVIDENCE), today=TODAY)
     assert [fault.key for fault in found] == [key], found
-    assert "more than ten times outside" in found[0].what and 'begin its note with "confirmed: "' in found[0].mend
+    assert "more than 10 times outside" in found[0].what and 'begin its note with "confirmed: "' in found[0].mend
     row = row.replace('note = "read", ', "")
     confirmed = row % f'{EVIDENCE}, note = "confirmed: by its maker"'
     assert lint(written(tmp_path / "mine.toml", head + confirmed), today=TODAY) == []
@@ -301,14 +302,14 @@ def test_a_drawing_is_written_and_nothing_else(run: Run, tmp_path: Path) -> None
 
 
 def test_the_page_has_the_catalogue_alone_and_links_repositories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from planner.hardware import loader
+    from planner.hardware import source
 
     found = importlib.util.spec_from_file_location("hardware_page", TOP / ".ci" / "hardware_page.py")
     assert found and found.loader
     page = importlib.util.module_from_spec(found)
     found.loader.exec_module(page)
     path = written(tmp_path / "mine.toml", NODE)
-    monkeypatch.setattr(loader, "_packs", lambda: {"pack": [path]})
+    monkeypatch.setattr(source, "packs", lambda: {"pack": [path]})
     assert "mine" in {row.id for row in list_hardware()} and "mine" not in {row.id for row in page.own("node", "rack")}
     assert page.NAMED.sub(r"<\1>", "as in FlagOpen/FlagPerf. Or stas00/ml-engineering@744d01e") == (
         "as in <FlagOpen/FlagPerf>. Or stas00/ml-engineering@744d01e"

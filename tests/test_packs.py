@@ -19,9 +19,10 @@ import pytest
 import planner
 from planner.catalogue import Catalogue
 from planner.errors import InputError
-from planner.hardware import list_hardware, load_hardware, loader
+from planner.hardware import folders, list_hardware, load_hardware
 from planner.hardware.lint import lint
-from planner.hardware.loader import ProfileSource, builtin_folder, check_packs
+from planner.hardware.loader import builtin_folder, check_packs
+from planner.hardware.source import ProfileSource
 from planner.plugins import BUILTIN, Registry, registry
 from planner.prices import PRICES, OwnedPrices
 from planner.runtimes import RUNTIMES, Runtime
@@ -54,7 +55,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     fresh = {group: Registry(group, builtin) for group, builtin in BUILTIN.items()}
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setattr("planner.catalogue.registry", fresh.get)
-    monkeypatch.setattr("planner.hardware.loader.registry", fresh.get)
+    monkeypatch.setattr("planner.hardware.folders.registry", fresh.get)
 
     def run(name: str, code: str, files: dict[str, str] | None = None, **groups: str) -> Registry:
         write_package(site, name, code, **groups)
@@ -85,7 +86,7 @@ def test_the_built_in_catalogues_come_through_the_door() -> None:
 def test_a_built_in_name_never_looks_for_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: looked.append(group) or ())
-    monkeypatch.setattr(loader, "registry", lambda name: Registry(name, BUILTIN[name]))
+    monkeypatch.setattr(folders, "registry", lambda name: Registry(name, BUILTIN[name]))
     assert load_hardware("h800-node").devices == 8
     assert Catalogue("planner.workloads", Workload, "workload").load("chat").id == "chat"
     assert looked == []
@@ -180,7 +181,7 @@ def test_ctrl_c_passes_through_a_pack(install: Install) -> None:
 
 def test_a_pack_of_too_many_profiles_is_passed_over(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     most = len(ProfileSource(()).files)
-    monkeypatch.setattr(loader, "MAX_PROFILES", most)
+    monkeypatch.setattr(folders, "MAX_PROFILES", most)
     packs = install("huge", "HERE = HERE", {f"p{i}.toml": "" for i in range(most + 1)}, hardware="HERE")
     assert "p1" not in {row.id for row in list_hardware()}
     assert f"more than {most} profiles" in reasons(packs)["huge"]

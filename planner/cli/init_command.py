@@ -16,7 +16,7 @@ def _hardware(path: Path, system: Path | None) -> str:
     from planner.documents import MAX_YAML_CHARACTERS, parse_yaml, read_text
     from planner.hardware.aiconfigurator import convert
     from planner.hardware.draft import blank, identifier, to_text
-    from planner.hardware.loader import ProfileSource
+    from planner.hardware.source import ProfileSource
 
     profile_id = identifier(path.stem)
     try:

@@ -11,11 +11,12 @@ from planner.cli.common import echo_json, format_option, profiles_option
 from planner.errors import InputError
 
 if TYPE_CHECKING:
-    from planner.hardware.loader import ProfileSource
+    from planner.hardware.source import ProfileSource
 
 
 def _files(profiles: tuple[str, ...], folders: tuple[Path, ...]) -> list[Path]:
-    from planner.hardware.loader import ProfileSource, profiles_below
+    from planner.hardware.folders import profiles_below
+    from planner.hardware.source import ProfileSource
 
     source = ProfileSource(folders)
     found: list[Path] = []
@@ -80,8 +81,8 @@ def command(profiles: tuple[str, ...], folders: tuple[Path, ...], form: str) -> 
     from datetime import date
 
     from planner.hardware.lint import lint
-    from planner.hardware.loader import ProfileSource
     from planner.hardware.rules import Fault, hidden
+    from planner.hardware.source import ProfileSource
 
     folders += tuple(path for path in map(Path, profiles) if path.is_dir())  # whose profiles name one another
     source, today = ProfileSource(folders), date.today()

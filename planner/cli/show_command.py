@@ -103,7 +103,7 @@ SORTS_OF = {"hardware": ("system", "device", "part", "site"), "device": ("device
 def _hardware(kind: str, name: str, folders: tuple[Path, ...]) -> tuple[dict[str, Any], Any]:
     from planner.errors import InputError, nearest
     from planner.hardware import load_hardware
-    from planner.hardware.loader import ProfileSource
+    from planner.hardware.source import ProfileSource
 
     source, faults = ProfileSource(folders), []
     subject: Any = None

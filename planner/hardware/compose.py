@@ -25,7 +25,7 @@ from planner.quantities import Figure
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from planner.hardware.loader import ProfileSource
+    from planner.hardware.source import ProfileSource
 
 _OF_THE_WHOLE = ("part", "units", "channels")
 _RATES = ("read", "write")

@@ -28,7 +28,7 @@ from planner.hardware.schema import System
 from planner.quantities import Figure
 
 if TYPE_CHECKING:
-    from planner.hardware.loader import ProfileSource
+    from planner.hardware.source import ProfileSource
 
 
 _UNPRICED = {"unknown": "neither the profile nor a catalogue system with this device says"}

@@ -1,4 +1,4 @@
-"""Tables of profiles before they are objects: joined with the base they extend, and named rows in messages."""
+"""Tables of profiles before they are objects: their kind and size, joined with the base they extend, named rows in messages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pydantic import ValidationError
 from planner.documents import explain_validation
 from planner.errors import InputError
 from planner.hardware.compose import without_replaced
+from planner.hardware.kinds import EXPECTED, SCHEMAS
+
+MAX_ROWS = 256
+"""Entries of any one list or table of a profile."""
 
 
 def explain(error: ValidationError, where: str, data: dict[str, Any]) -> InputError:
@@ -54,3 +58,28 @@ def merge(base: Any, over: Any) -> Any:
 
 def _rows(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in value)
+
+
+def kind_of(data: dict[str, Any], where: str) -> str:
+    """The kind that a table says it is."""
+    if not isinstance(found := data.get("kind"), str) or found not in SCHEMAS:
+        raise InputError(f"kind: {EXPECTED}, got {found!r}", where=where, mend="correct it")
+    return found
+
+
+def refuse_schema(data: dict[str, Any], where: str) -> None:
+    """Only the one schema there is."""
+    if type(found := data.get("schema")) is not int or found != 1:
+        raise InputError(f"schema: expected 1, got {found!r}", where=where, mend="write schema = 1")
+
+
+def refuse_many(data: dict[str, Any], where: str) -> None:
+    """No table of a profile has so many keys or rows; each could be a fault of its own."""
+    stack: list[tuple[str, Any]] = [("", data)]
+    while stack:
+        key, value = stack.pop()
+        if len(value) > MAX_ROWS:
+            what = f"{key}: {len(value)} entries" if key else f"{len(value)} entries"
+            raise InputError(what, where=where, mend=f"a table or list of a profile has at most {MAX_ROWS}")
+        pairs = value.items() if isinstance(value, dict) else ((key, item) for item in value)
+        stack += [(str(name), item) for name, item in pairs if isinstance(item, dict | list)]

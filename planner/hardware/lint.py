@@ -20,10 +20,10 @@ from planner.errors import InputError
 from planner.hardware.compose import expand
 from planner.hardware.joining import label_rows
 from planner.hardware.kinds import EXPECTED, SCHEMAS, SORTS
-from planner.hardware.loader import ProfileSource
 from planner.hardware.plausible import STAND_IN
 from planner.hardware.rules import Fault, alike, in_text, in_whole, taken
 from planner.hardware.schema import DIMENSIONS
+from planner.hardware.source import ProfileSource
 from planner.hardware.truth import dated_later, truths
 
 MAX_ROUNDS = 200

@@ -17,11 +17,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from planner.hardware.folders import of_catalogue
 from planner.hardware.kinds import SORTS, Profile
-from planner.hardware.loader import SIGNATURE, ProfileSource, of_catalogue
 from planner.hardware.parts import InterconnectPart, MemoryPart
 from planner.hardware.plausible import CONFIRMED, STAND_IN, margin, strange
 from planner.hardware.schema import DIMENSIONS, DeviceProfile, System, Tier
+from planner.hardware.source import SIGNATURE, ProfileSource
 from planner.quantities import Figure
 
 _MARKUP = re.compile(r"<\s*[a-zA-Z/!?]|&(?:#\d|#[xX][0-9a-fA-F]|(?:lt|gt|amp|quot|apos)\b(?!=))|javascript:", re.ASCII)

@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from planner.hardware.kinds import Profile
-from planner.hardware.loader import ProfileSource
 from planner.hardware.parts import InterconnectPart
 from planner.hardware.plausible import STAND_IN
 from planner.hardware.rules import Fault
 from planner.hardware.schema import DeviceProfile, System, dated, says_dense
+from planner.hardware.source import ProfileSource
 from planner.quantities import Figure
 
 _SPARSE = re.compile(r"spars|\bnot[ -]dense\b|\bnon-?dense\b", re.IGNORECASE)
