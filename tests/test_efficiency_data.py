@@ -424,6 +424,6 @@ def test_profiles_refer_to_a_default_and_no_longer_repeat_it() -> None:
                 if isinstance(figure, Figure) and figure.note.startswith("class default: "):
                     marked += 1
                     assert figure.source.startswith(CLASS_DEFAULT), (row.id, part.id, key)
-                        assert figure.grade == grade_of_default(figure.source), (row.id, part.id, key)
+                    assert figure.grade == grade_of_default(figure.source), (row.id, part.id, key)
     assert marked > 300
     assert isinstance(load_hardware("mi300x-node").system.domains[1], Domain)
