@@ -15,13 +15,33 @@ from planner.plugins import registry
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
+MAX_EXTENDS = 8
+"""Entries that extend one another in a row."""
+
+
+class Extending(BaseModel):
+    """An entry whose file may name another one that it ``extends`` and then holds only what differs."""
+
+    @classmethod
+    def laid_over(cls, base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """The tables of an entry on those of its base: tables of tables join, all else (a figure, a list) is replaced."""
+        return _join(base, data)
+
+
+def _join(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    joined = dict(base)
+    for key, value in over.items():
+        section = isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
+        joined[key] = _join(base[key], value) if section and isinstance(base.get(key), dict) else value
+    return joined
+
 
 class Catalogue(Generic[Entry]):
     """TOML files ``ID.toml``, each an ``Entry`` whose ``id`` is the file's stem.
 
     They lie in one folder or, given the ``group`` of a plugin registry in its place, in those of its packs: planner's own
     first, others looked for only when a name is not there. A file of another package that cannot be used is on record
-    with the registry and left out when the catalogue is listed.
+    with the registry and left out when the catalogue is listed. Where ``Entry`` is ``Extending`` a file may extend another entry.
     """
 
     def __init__(self, place: Path | str, entry: type[Entry], what: str) -> None:
@@ -83,8 +103,27 @@ class Catalogue(Generic[Entry]):
             raise InputError("id: is not the name of the file", where=where, mend=f"write {path.stem!r}, or rename the file")
         return entry
 
+    def _joined(self, path: Path, where: str, chain: tuple[Path, ...]) -> dict[str, Any]:
+        """The table of a file, laid over that of the entry it extends."""
+        data = parse_toml(read_text(path), where)
+        if "extends" not in data or not issubclass(self.entry, Extending):
+            return data
+        name = data.pop("extends")
+        if not isinstance(name, str):
+            raise InputError(f"extends: expected the id of a {self.what}", where=where, mend="write it as a string")
+        base = self._own.get(name) or self._others.get(name, ("", None))[1]
+        if base is None:
+            raise InputError(f"extends: unknown {self.what} {name[:64]!r}", where=where, mend=nearest(name[:64], self.ids))
+        chain = (*chain, path)
+        if base in chain:
+            circle = " -> ".join(step.stem for step in (*chain, base))
+            raise InputError(f"extends: they extend one another in a circle ({circle})", where=where, mend="break it")
+        if len(chain) > MAX_EXTENDS:
+            raise InputError(f"extends: more than {MAX_EXTENDS} in a row", where=where, mend="shorten the chain")
+        return self.entry.laid_over(self._joined(base, str(base), chain), data)
+
     def _read(self, path: Path, where: str) -> Entry:
-        data: dict[str, Any] = parse_toml(read_text(path), where)
+        data = self._joined(path, where, ())
         try:
             return self.entry.model_validate(data)
         except ValidationError as error:

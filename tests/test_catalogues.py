@@ -73,7 +73,7 @@ def test_unknown_names_are_one_line(load: Callable[[str], Any], name: str) -> No
 def test_near_names_are_offered() -> None:
     with pytest.raises(InputError, match="did you mean interactive"):
         load_workload("interactiv")
-    with pytest.raises(InputError, match="unknown runtime 'vlm'; known: generic, ideal"):
+    with pytest.raises(InputError, match="unknown runtime 'vlm'; did you mean vllm"):
         load_runtime("vlm")
     with pytest.raises(InputError, match="unknown price basis 'rent'; known: owned"):
         load_prices("rent")

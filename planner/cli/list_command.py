@@ -61,7 +61,17 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
     if kind == "runtimes":
         from planner.runtimes import RUNTIMES
 
-        return [{"id": r.id, "name": r.name, "as_of": str(r.as_of)} for r in RUNTIMES]
+        return [
+            {
+                "id": r.id,
+                "name": r.name,
+                "version": r.version,
+                "admission": r.admission or "",
+                "offload": ", ".join(r.offload),
+                "as_of": str(r.as_of),
+            }
+            for r in RUNTIMES
+        ]
     if kind == "prices":
         from planner.prices import PRICES
 

@@ -137,7 +137,9 @@ def _without_stand_ins(value: Any) -> Any:
     return {key: _without_stand_ins(item) for key, item in value.items()}
 
 
-UNIT_OF = {"floors": "s", "reserve": "bytes"}
+_STATEMENT = {"source", "as_of", "grade", "note"}
+"""Keys of what says where a statement was read."""
+UNIT_OF = {"floors": "s", "reserve": "bytes", "cpu": "FLOP/s"}
 """SI unit of a runtime's figures by section; the others are fractions."""
 
 
@@ -148,6 +150,9 @@ def _print_pairs(title: str, data: dict[str, Any], prefix: str = "") -> None:
         if isinstance(value, dict) and not ("source" in value and "grade" in value):
             for key, item in value.items():
                 add(item, f"{path}.{key}" if path else key)
+        elif isinstance(value, dict) and set(value) == _STATEMENT:
+            evidence = f"grade {value['grade']}, {value['as_of']}: {value['source']}"
+            table.add_row(path, f"{value['note']} ({evidence})" if value["note"] else evidence)
         elif isinstance(value, dict):
             if "value" not in value:
                 for key, item in value.items():

@@ -51,7 +51,8 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
     - ``divisibility``: ``tp`` divides every tensor axis or is a multiple of it, stages have a layer each, experts are
       spread over all ranks or over the attention groups, not over more ranks than there are experts, and attention data
       parallelism without routed experts is left to replicas;
-    - ``topology``: an instance is whole nodes or an equal part of one, and ``tp`` stays inside one scale-up domain.
+    - ``topology``: an instance is whole nodes or an equal part of one, and ``tp`` stays inside one scale-up domain;
+    - ``runtime``: the runtime cannot spread a model that way (counted only where there are such shapes).
 
     Pins and bans then turn away shapes by their own names. Where the runtime can, every shape also comes with each
     context parallelism that divides what ``tp`` would copy of a cache.
@@ -74,6 +75,7 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
     cached = {c.tensor_axis for b in blocks for c in b.caches} if pool.inputs.runtime.context_parallel else set()
     rows: dict[int, list[tuple[int, int, int, int]]] = {pp: [] for pp in PIPELINE}
     sizes = widths(max(devices, 1))
+    ways = set(pool.inputs.runtime.parallel)
     for pp in PIPELINE:
         for width in sizes:
             for tp in TENSOR:
@@ -87,6 +89,8 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
                         rejected["divisibility"] += 1
                     elif not _fits_topology(width * pp, width, tp, node, inner, reach):
                         rejected["topology"] += 1
+                    elif not ways.issuperset(_ways(tp, dp, ep, pp)):
+                        rejected["runtime"] = rejected.get("runtime", 0) + 1
                     else:
                         rows[pp] += [(tp, dp, ep, cp) for cp in _context_ways(tp, cached)]
     shapes = []
@@ -107,6 +111,11 @@ def pool_space(pool: PoolContext, phase: str | None = None) -> PoolSpace:
     least_units, units = limits(options.constraints, "units", 1, units)
     chunks = tuple(kept(options.constraints, "prefill_tokens_per_rank", sorted(pool.inputs.runtime.prefill_tokens), phase))
     return PoolSpace(tuple(shapes), rejected, batches, chunks, units, devices, least_batch, least_units)
+
+
+def _ways(tp: int, dp: int, ep: int, pp: int) -> set[str]:
+    """The parallelisms that a shape has."""
+    return {name for name, size in (("tensor", tp), ("pipeline", pp), ("expert", ep), ("attention_data", dp)) if size > 1}
 
 
 def _context_ways(tp: int, axes: set[int]) -> list[int]:

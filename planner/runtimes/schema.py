@@ -5,14 +5,43 @@ from __future__ import annotations
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from planner.catalogue import Catalogue
-from planner.quantities import BytesFigure, CountFigure, Figure, FractionFigure, PositiveFraction, SecondsFigure
+from planner.catalogue import Catalogue, Extending
+from planner.errors import nearest
+from planner.quantities import (
+    BytesFigure,
+    CountFigure,
+    Figure,
+    FractionFigure,
+    Grade,
+    PositiveFraction,
+    SecondsFigure,
+    figure_of,
+    parse_quantity,
+)
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
+
+if TYPE_CHECKING:
+    FlopPerSecond: TypeAlias = Figure
+else:
+    FlopPerSecond = figure_of("flop_per_s")
+
+Parallel = Literal["tensor", "pipeline", "expert", "attention_data"]
+Offload = Literal["cpu_experts", "prefetch", "uva", "mmap"]
+EVERY_PARALLEL: tuple[Parallel, ...] = ("tensor", "pipeline", "expert", "attention_data")
 
 
 class Floors(BaseModel):
@@ -64,14 +93,52 @@ class Reserves(BaseModel):
     """Share of usable device memory lost to allocator granularity."""
 
 
-class Runtime(BaseModel):
-    """A serving runtime. ``residual`` is the ratio measured/predicted step time that remains unexplained."""
+class Source(BaseModel):
+    """Where it was read that a runtime can or does something."""
+
+    model_config = _CONFIG
+
+    source: str = Field(min_length=1)
+    """A public repository with tag or commit and file, or a page."""
+    as_of: date
+    grade: Grade
+    note: str = ""
+    """Flags that turn it on, and its conditions."""
+
+
+class StockPrefill(BaseModel):
+    """One step of an engine's default chunk: ``tokens`` on a device of ``from_memory`` bytes or more."""
+
+    model_config = _CONFIG
+
+    from_memory: Annotated[float, BeforeValidator(lambda raw: parse_quantity(raw, "bytes", bare_unit="B")), Field(ge=0.0)] = 0.0
+    tokens: int = Field(ge=1, le=16_777_216)
+
+
+class CpuRates(BaseModel):
+    """What one socket reaches on experts that it computes, over all its cores, on the processor that the note names."""
+
+    model_config = _CONFIG
+
+    bf16: FlopPerSecond | None = None
+    int8: FlopPerSecond | None = None
+
+
+class Runtime(Extending):
+    """A serving runtime. ``residual`` is the ratio measured/predicted step time that remains unexplained.
+
+    A file may say that it ``extends`` another runtime and then holds what differs. A figure, list, cache or offload table
+    replaces the inherited one; the figures of ``floors``, ``efficiency``, ``reserve`` and the rows of ``sources`` join. Identity,
+    date and version are never inherited, nor is the source of a statement that is written anew.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     schema_version: Literal[1] = Field(alias="schema", default=1)
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     name: str = ""
+    version: str = ""
+    """The version or versions described."""
     as_of: date
     floors: Floors
     efficiency: Efficiencies
@@ -99,12 +166,74 @@ class Runtime(BaseModel):
     """KV dtype -> cache layouts in order of preference."""
     dequantises: tuple[str, ...] = ()
     """Storage formats whose weights it keeps on devices that do not compute in them, dequantised in the kernel."""
+    parallel: tuple[Parallel, ...] = EVERY_PARALLEL
+    """How it can spread a model; ``attention_data`` is attention data parallelism beside shared experts."""
+    default_prefill_tokens: tuple[StockPrefill, ...] = ()
+    """The chunk of a deployment that asks for none, by device memory, the smallest first; none where prompts run whole."""
+    default_prefill_shared: bool = False
+    """Attention-DP ranks share the default chunk, each takes its part; otherwise every rank has one of its own."""
+    admission: Literal["resident", "reserved"] | None = None
+    """``resident`` admits a sequence while its blocks fit and may preempt it later; ``reserved`` sets its full length aside."""
+    memory_fraction: PositiveFraction | None = None
+    """The share of ``memory_fraction_of`` that a deployment gives to it when it asks for nothing."""
+    memory_fraction_of: Literal["all", "static", "free"] | None = None
+    """``all``: of device memory, for everything it holds; ``static``: of device memory, for weights and cache; ``free``: of what
+    weights and working memory leave, for the cache."""
+    offload: dict[Offload, Source] = {}
+    """Ways below device memory: ``cpu_experts`` are computed by the CPU where they lie; ``prefetch`` copies weights ahead of
+    their layer; ``uva`` lets kernels read host memory; ``mmap`` reads weights from storage as they are touched."""
+    cpu: CpuRates | None = None
+    single_stream: PositiveFraction | None = None
+    """Of a memory's nominal read bandwidth, what a dense decode pass of one sequence reaches, launches included."""
+    sources: dict[str, Source] = {}
+    """Field -> where its statement was read. Figures carry their own."""
+
+    @classmethod
+    def laid_over(cls, base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """The tables of a runtime on those of its base."""
+        kept = {key: value for key, value in base.items() if key not in _OWN and not (key == "offload" and key in data)}
+        if isinstance(kept.get("sources"), dict):
+            kept["sources"] = {key: value for key, value in kept["sources"].items() if key not in data}
+        return super().laid_over(kept, data)
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the optional statements that nobody made: what a runtime does not say is not printed."""
+        unsaid = {name for name in _OPTIONAL if getattr(self, name) == type(self).model_fields[name].get_default()}
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key not in unsaid}
+
+    def stock_prefill_tokens(self, device_bytes: float, attention_dp: int = 1) -> int | None:
+        """The chunk per attention rank of a deployment that asks for none, on devices of that memory; ``None``: prompts run whole
+        or nothing is known."""
+        found = [step.tokens for step in self.default_prefill_tokens if step.from_memory <= device_bytes]
+        if not found:
+            return None
+        return max(1, found[-1] // attention_dp) if self.default_prefill_shared else found[-1]
+
+    @field_validator("sources")
+    @classmethod
+    def _of_fields(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        for name in sources:
+            if name not in cls.model_fields:
+                raise ValueError(f"{name[:64]} is no field of a runtime{_hint(name)}")
+        return sources
 
     @model_validator(mode="after")
     def _consistent(self) -> Runtime:
         imbalance: Figure = self.imbalance
         if imbalance.lowest < 1.0:
             raise ValueError("imbalance: the slowest rank is at least the mean; write 1 or more")
+        if (self.memory_fraction is None) != (self.memory_fraction_of is None):
+            raise ValueError("memory_fraction and memory_fraction_of go together")
+        if not self.parallel or len(set(self.parallel)) < len(self.parallel):
+            raise ValueError("parallel: one or more ways, each once")
+        steps = [step.from_memory for step in self.default_prefill_tokens]
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError("default_prefill_tokens: from_memory of each row is above that of the row before")
+        for name, share in (("memory_fraction", self.memory_fraction), ("single_stream", self.single_stream)):
+            if share is not None and share.highest > 1.0:
+                raise ValueError(f"{name}: a share is at most 1")
         fragmentation: Figure = self.reserve.fragmentation
         if fragmentation.highest >= 1.0:
             raise ValueError("reserve.fragmentation: less than all of the memory is lost")
@@ -112,6 +241,28 @@ class Runtime(BaseModel):
             if values[0] < 1 or any(later <= earlier for earlier, later in pairwise(values)):
                 raise ValueError(f"{name}: whole numbers from 1 upwards, each above the one before")
         return self
+
+
+_OWN = ("schema", "id", "name", "version", "as_of")
+"""Keys of a file that an heir never takes over."""
+_OPTIONAL = (
+    "version",
+    "parallel",
+    "default_prefill_tokens",
+    "default_prefill_shared",
+    "admission",
+    "memory_fraction",
+    "memory_fraction_of",
+    "offload",
+    "cpu",
+    "single_stream",
+    "sources",
+)
+
+
+def _hint(name: str) -> str:
+    near = nearest(name[:64], list(Runtime.model_fields), 1)
+    return f"; {near}" if near.startswith("did") else ""
 
 
 FOLDER = Path(__file__).parent / "catalogue"
