@@ -47,7 +47,7 @@ def resolve(
     model: str | Model,
     hardware: str | HardwareSelection | dict[str, HardwareSelection],
     *,
-    workload: str | Workload = "interactive",
+    workload: str | Workload | Sequence[str | Workload] = "interactive",
     runtime: str | Runtime = "generic",
     prices: str | OwnedPrices = "owned",
     site: str | Site | None = None,
@@ -61,9 +61,10 @@ def resolve(
     from planner.hardware import apply_settings, load_site, with_estimates
     from planner.plans.inputs import Inputs, Options
     from planner.plans.needs import refuse_unknown
+    from planner.plans.robust import refuse_sets
     from planner.prices import at_site, load_prices
     from planner.runtimes import load_runtime
-    from planner.workload import load_workload
+    from planner.workload import Workload, load_workload
 
     pools = (
         parse_hardware(hardware) if isinstance(hardware, str) else hardware if isinstance(hardware, dict) else {"mixed": hardware}
@@ -79,7 +80,10 @@ def resolve(
     if options.get("mtp") == "auto":
         depth = len(subject.speculation.acceptance) if subject.speculation else 0
         options["mtp"] = tuple(range(depth + 1))
-    load = load_workload(workload) if isinstance(workload, str) else workload
+    given = [workload] if isinstance(workload, str | Workload) else list(workload)
+    loads = tuple(load_workload(one) if isinstance(one, str) else one for one in given)
+    refuse_sets(loads, options.get("robust") == "workloads")
+    load = loads[0]
     if slo_on == "high":
         options |= {"high_ttft_s": load.ttft_s, "high_tpot_s": load.tpot_s}
         if load.ttft_s is None and load.tpot_s is None:
@@ -92,19 +96,22 @@ def resolve(
             model=subject,
             hardware=pools,
             workload=load,
+            workloads=loads if len(loads) > 1 else (),
             runtime=load_runtime(runtime) if isinstance(runtime, str) else runtime,
             prices=basis,
             options=Options(**options),
         )
     except ValidationError as error:
         raise explain_validation(error, "options") from None
-    tokens, most = inputs.workload.reserved_tokens, inputs.model.max_context
-    if tokens > most:
-        raise InputError(
-            f"{tokens} tokens a request, input and output, are more than the {most} that {inputs.model.id} was made for",
-            where=f"workload {inputs.workload.id}",
-            mend="lower --isl or --osl",
-        )
+    most = inputs.model.max_context
+    for one in loads:
+        if one.reserved_tokens > most:
+            raise InputError(
+                f"{one.reserved_tokens} tokens a request, input and output, are more than the {most} that {inputs.model.id} was "
+                "made for",
+                where=f"workload {one.id}",
+                mend="lower --isl or --osl",
+            )
     refuse_unknown(inputs)
     return inputs
 
@@ -113,7 +120,7 @@ def plan(
     model: str | Model,
     hardware: str | HardwareSelection | dict[str, HardwareSelection],
     *,
-    workload: str | Workload = "interactive",
+    workload: str | Workload | Sequence[str | Workload] = "interactive",
     runtime: str | Runtime = "generic",
     prices: str | OwnedPrices = "owned",
     site: str | Site | None = None,
@@ -129,6 +136,7 @@ def plan(
 
     ``model``, ``hardware``, ``workload``, ``runtime`` and ``prices`` are names, paths or loaded objects; ``options`` are the
     fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
+    ``workload`` may be several with ``robust="workloads"``: one deployment for all of them, best for the one that fares worst.
     ``site`` gives the prices its electricity, PUE and planning life: ``"cn-west-hub"`` or a loaded ``Site``.
     ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
     ``slo_on="high"``: the workload's limits bind the 90th percentile of the prediction in place of its expected value.
@@ -139,6 +147,8 @@ def plan(
     """
     from planner.search import replan, solve, take_over
 
+    if options.get("robust") == "workloads" and previous is not None:
+        raise InputError("is not built for taking over from a plan", where="--robust workloads", mend="leave out --from")
     if options.get("max_move_bytes") is not None and previous is None:
         raise InputError("limits what moves from one plan to another", where="--max-move-bytes", mend="add --from PLAN")
     inputs = resolve(
@@ -200,6 +210,8 @@ def plan_mix(
         if options.get(name) is not None:
             where = f"--{name.replace('_', '-')}"
             raise InputError("holds for one deployment, not for a fleet", where=where, mend="leave it out")
+    if options.get("robust") == "workloads":
+        raise InputError("is not built for fleets", where="--robust workloads", mend="give one --workload")
     if options.get("slo_on", "expected") != "expected":
         raise InputError("is not built for fleets", where="--slo-on high", mend="tighten --ttft and --tpot, or use --robust")
     offers: list[Offer] = []

@@ -11,6 +11,7 @@ from planner.api import resolve
 from planner.architecture import Model
 from planner.architecture.importer import model_from_config
 from planner.hardware import HardwareSelection, System, load_hardware
+from planner.hardware.channels import Channel
 from planner.plans.inputs import Inputs
 from planner.plans.lp import Array, LinearProgram
 from planner.quantities import Figure
@@ -64,7 +65,8 @@ def node(
     tiers = []
     for tier in base.tiers:
         if tier.role == "device":
-            tiers.append(tier.model_copy(update={"usable": exactly(tier.usable, memory_bytes)}))
+            startup = tier.startup and moved(tier.startup, 0.02)  # as the floors of ``runtime``
+            tiers.append(tier.model_copy(update={"usable": exactly(tier.usable, memory_bytes), "startup": startup}))
             continue
         changes: dict[str, Any] = {"devices_sharing": devices}
         if tier.role == "host":
@@ -86,6 +88,11 @@ def node(
         }
     )  # fmt: skip
     return System.model_validate(changed.model_dump(mode="json"), context={"si": True})
+
+
+def channels(**bytes_per_s: float) -> tuple[Channel, ...]:
+    """Channels that reads and writes share, by their rate."""
+    return tuple(Channel(name, 1.0 / rate, 1.0 / rate) for name, rate in bytes_per_s.items())
 
 
 def runtime(batches: int = 6, chunks: tuple[int, ...] = (64, 256), **changes: Any) -> Runtime:

@@ -25,7 +25,7 @@ from planner.plans.bounds import (
     weigh_batch,
 )
 from planner.plans.candidates import MixedGroup, stable_batch
-from planner.plans.closure import _parse_nodes
+from planner.plans.closure import parse_nodes
 from planner.plans.inputs import build_context
 from planner.plans.operate import PoolDecision
 from planner.plans.space import declare_space
@@ -202,4 +202,4 @@ def test_a_forged_number_proves_nothing(proof: str) -> None:
 def test_a_node_of_endless_digits_names_no_node() -> None:
     name = f"mixed tp{'9' * 5000} cp1 dp1 ep1 pp1 chunk64 batch1-2"
     with pytest.raises(InputError, match="names no node"):
-        _parse_nodes({name: "B:0"})
+        parse_nodes({name: "B:0"})

@@ -235,9 +235,9 @@ def test_a_row_that_nothing_fits_is_unanswered_with_a_reason(tmp_path: Path) -> 
         predict(next(row for row in ROWS if row.skip == "length-unknown"))
 
 
-def test_a_calibration_changes_what_it_is_given() -> None:
-    from dataclasses import replace
+def test_another_runtime_in_the_place_of_the_catalogues() -> None:
+    from planner.runtimes import RUNTIMES
 
-    row = BY_ID["ant-h20-02"]
-    slower = predict(row, None, lambda _, pool: replace(pool, rates=replace(pool.rates, residual=2.0)))
-    assert slower.value == pytest.approx(predict(row).value / 2.0)
+    row, plain = BY_ID["ant-h20-02"], RUNTIMES.load("generic")
+    slow = plain.model_copy(update={"residual": plain.residual.model_copy(update={"value": 2.0 * plain.residual.value})})
+    assert predict(row, None, lambda _: slow).value == pytest.approx(predict(row, None, lambda _: plain).value / 2.0)

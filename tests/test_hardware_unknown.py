@@ -178,7 +178,7 @@ def stops_at(hardware: HardwareSelection | dict[str, HardwareSelection], **optio
         ("tier.host.read", {"tiers": ("hbm",)}),
         ("tier.host.usable", {"tiers": ("device",)}),
         ("tier.ssd.read", {"tiers": ("hbm", "host")}),
-        ("tier.host.write", {}),
+        ("tier.host.write", {"tiers": ("hbm",)}),
         ("link.nvme.bandwidth", {"tiers": ("hbm", "ddr")}),
         ("link.pcie.bandwidth", {"tiers": ("hbm",)}),
         ("compute.fp8.peak", {}),
@@ -210,6 +210,7 @@ def test_an_unknown_figure_that_planning_does_not_need_does_not_stop_it(
         ("tier.host.read", "mine.tier.host.read", {}),
         ("tier.host.read", "mine.tier.host.read", {"tiers": ("hbm", "ssd")}),  # what the drives' bytes pass
         ("tier.ssd.iops", "mine.tier.ssd.iops", {}),
+        ("tier.host.write", "mine.tier.host.write", {}),
         ("link.pcie.bandwidth", "mine.link.pcie.bandwidth", {"tiers": ("hbm", "host")}),
         ("compute.bf16.peak", "part.compute.bf16.peak", {}),
         ("compute.fp8.peak", "part.compute.fp8.peak", {"model": "deepseek-v3"}),

@@ -89,6 +89,44 @@ def test_the_integer_program_against_brute_force(seed: int) -> None:
     assert feasible > 40
 
 
+DEARER = (0.5, 1e-3, 1e-7, 1e-9, 1e-10, 1e-12)
+"""By how much the second of two identical pools costs more."""
+
+
+@pytest.mark.parametrize("dearer", DEARER)
+def test_law_7_a_dearer_identical_pool_that_is_not_needed_holds_nothing(dearer: float) -> None:
+    """Random mixes of two identical pools and a third: where the fleet without the dearer one is as good to 1e-9."""
+    idle = used = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        cheap = float(rng.random() * 10 + 0.1)
+        last = int(rng.integers(2))  # the dearer pool is named first or second
+        prices = [cheap, cheap * (1.0 + dearer)][:: 1 if last else -1] + [float(rng.random() * 10 + 0.1)]
+        rates = [[float(rng.random() * units) for units in (1, 2)] for _ in range(2)]
+        limits = [float(rng.integers(1, 5)) for _ in prices]
+        options = [
+            Option(pool, units, rates[pool == 2][units - 1], units * price, tuple(units * float(o == pool) for o in range(3)))
+            for pool, price in enumerate(prices)
+            for units in (1, 2)
+        ]
+        rest = [option for option in options if option.pool != last]
+        for demand in (None, float(rng.random() * 4 + 0.01)):
+            whole, less = choose_fleet(options, limits, demand), choose_fleet(rest, limits, demand)
+            if whole is None:
+                continue
+            held = sum(count for count, option in zip(whole.counts, options, strict=True) if option.pool == last)
+            values = [
+                0.0 if fleet is None else sum(n * (o.rate if demand is None else o.usd_per_hour)
+                                              for n, o in zip(fleet.counts, of, strict=True))
+                for fleet, of in ((whole, options), (less, rest))
+            ]  # fmt: skip
+            if less is not None and abs(values[0] - values[1]) <= 1e-9 * values[1]:
+                idle += 1
+                assert held == 0, (seed, demand, whole.counts)
+            used += held > 0
+    assert idle >= 10 and used >= 5
+
+
 # --- whole fleets --------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +204,21 @@ def test_fleets_against_brute_force(part: float, capital: float | None) -> None:
     assert (
         rated.objective == "rate" and rated.requests_per_s == pytest.approx(most, rel=0.006) and rated.bound >= most * (1 - 1e-9)
     )
+
+
+@pytest.mark.parametrize("dearer", [1e-3, 1e-10])
+@pytest.mark.parametrize("first", [True, False])
+def test_law_7_a_whole_fleet_leaves_a_dearer_identical_pool_alone(dearer: float, first: bool) -> None:
+    """As long as the cheaper pool serves the demand; beyond that it takes both."""
+    prices = [40.0, 40.0 * (1.0 + dearer)][:: 1 if first else -1]
+    rented = [{"id": f"pool-{number}", "count": 2, "price": rent(price)} for number, price in enumerate(prices)]
+    known = inventory(*rented)
+    offers = offers_on(known, [FAST, FAST], small.llama())
+    cheap = 0 if first else 1
+    alone = plan_mix(known, offers, None, Budget(usd_per_hour=81.0)).requests_per_s
+    for part, both in ((0.2, False), (0.6, False), (0.99, False), (1.2, True)):
+        units = [pool.units for pool in plan_mix(known, offers, part * alone, Budget()).pools]
+        assert units[cheap] > 0 and (units[1 - cheap] > 0) is both
 
 
 def test_every_number_of_units_is_within_its_bound() -> None:

@@ -441,7 +441,11 @@ def larger(context: Context, factor: int) -> Context:
             memory_bytes=pool.rates.memory_bytes * factor,
             memory_bytes_per_s=pool.rates.memory_bytes_per_s * factor,
             tiers=tuple(
-                replace(t, capacity=t.capacity * factor, resources=tuple((name, rate * factor) for name, rate in t.resources))
+                replace(
+                    t,
+                    capacity=t.capacity * factor,
+                    channels=tuple(c._replace(read=c.read / factor, write=c.write / factor) for c in t.channels),
+                )
                 for t in pool.rates.tiers
             ),
             reserve={name: value * (1 if name == "fragmentation" else factor) for name, value in pool.rates.reserve.items()},
@@ -653,9 +657,11 @@ def test_law_9_no_resource_does_more_than_its_peak(name: str) -> None:
                 continue
             layers = state.problem.stages[choice.stage][item.window]
             moved = item.held if choice.mode == "stream" and item.kind == "routed" else item.reads["decode"]
+            written = item.writes.get("decode", 0.0)
             tier = next(t for t in state.pool.rates.tiers if t.id == choice.tier)
-            for resource, rate in tier.resources:
-                loads[resource] = loads.get(resource, 0.0) + moved * layers * float(share) / rate
+            for channel in tier.channels:
+                taken = (moved - written) * channel.read + written * channel.write
+                loads[channel.id] = loads.get(channel.id, 0.0) + taken * layers * float(share)
         assert all(seconds <= state.seconds.get("decode", 0.0) * (1 + 1e-9) for seconds in loads.values())
 
 

@@ -16,7 +16,8 @@ from planner.errors import InputError
 from planner.quantities import Figure
 from planner.runtimes import RUNTIMES, Runtime, load_runtime
 
-ENGINES = [name for name in RUNTIMES.ids if name not in ("generic", "ideal")]
+CLASSES = ("first-principles", "generic", "ideal")
+ENGINES = [name for name in RUNTIMES.ids if name not in CLASSES]
 SECTIONS = {"floors", "efficiency", "reserve", "cpu"}
 UNSOURCED = {"schema", "id", "name", "extends", "version", "as_of", "offload", "sources", "memory_fraction_of"}
 """Keys of a file that identify, or hold the sources themselves."""
@@ -80,10 +81,25 @@ def test_what_a_runtime_does_not_say_is_not_printed() -> None:
     assert set(load_runtime("vllm").model_dump()) - known >= {"version", "admission", "memory_fraction", "offload", "sources"}
 
 
+def test_no_time_of_first_principles_rests_on_the_serving_results_it_is_scored_on() -> None:
+    """Floors, efficiencies, imbalance and residual, every one written anew: a figure inherited from ``generic`` was fitted."""
+    data, runtime = written("first-principles"), load_runtime("first-principles")
+    assert runtime.calibrated is None
+    for part in ("floors", "efficiency"):
+        assert set(data[part]) == set(written("generic")[part]), part
+    times = figures(runtime.floors) + figures(runtime.efficiency) + [runtime.imbalance, runtime.residual]
+    assert {"imbalance", "residual"} <= set(data) and len(times) == 10
+    for figure in times:
+        words = f"{figure.source} {figure.note}".lower()
+        assert not any(name in words for name in ("inferencex", "inferencemax", "semianalysis", "continuous-benchmark")), figure
+        assert figure.grade == "C" and figure.low is not None and figure.high is not None
+        assert figure.low < figure.value < figure.high
+
+
 @pytest.mark.parametrize("name", ("vllm", "vllm-0-19", "sglang", "sglang-0-5-9", "trtllm"))
 def test_times_of_the_calibrated_engines_are_inherited(name: str) -> None:
     """Their calibration lies elsewhere; a time written here would hide it."""
-    generic, runtime = load_runtime("generic"), load_runtime(name)
+    generic, runtime = RUNTIMES.load("generic"), RUNTIMES.load(name)
     for part in ("floors", "efficiency", "imbalance", "residual"):
         assert part not in written(name)
         assert getattr(runtime, part) == getattr(generic, part)
@@ -161,7 +177,7 @@ def mine(tmp_path: Path) -> Callable[[str], Runtime]:
 
 def test_only_what_differs_is_written(mine: Callable[[str], Runtime]) -> None:
     figure = '{ value = "20 us", source = "test", as_of = 2026-11-22, grade = "A" }'
-    base = load_runtime("vllm")
+    base = RUNTIMES.load("vllm")
     found = mine(
         HEAD + 'extends = "vllm"\npage_tokens = 32\nkv_layouts = { bf16 = ["bf16"] }\nimbalance = '
         '{ value = 1.5, source = "test", as_of = 2026-11-22, grade = "A" }\n[floors]\nattention = ' + figure

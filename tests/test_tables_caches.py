@@ -261,7 +261,7 @@ def test_popular_rows_lie_nearest() -> None:
 def test_a_copy_for_each_memory_that_is_shared(tp: int, dp: int, sharing: int, copies: int) -> None:
     """Bytes over all devices of the stage are so many whole tables (one spread over two memories counts once)."""
     item = Item(0, "Engram table", "lookup", 1000.0 / tp, {}, {}, copy_ways=tp, width=tp * dp)
-    host = TierRate("host", "ddr", "host", 1.0, (("host", 1.0),), 0.0, 1, sharing)
+    host = TierRate("host", "ddr", "host", 1.0, small.channels(host=1.0), 0.0, 1, sharing)
     assert item.held_in(host) * tp * dp == pytest.approx(1000.0 * copies)
     assert item.held_in(None) == item.held
 
@@ -308,7 +308,7 @@ def paper(phase: str, read_ms: float, latency_ms: float = 0.0, weights_ms: float
     pieces = ModelPieces("paper", 1, 5, windows, (), 1, 1, (), (), "bf16")
     parts = [[times(1.0, static=weights)], [times(0.5, table=read_ms * GB / 1e3)], [times(1.0)]]
     passes = {phase: PassTimes(parts, [[3.0, 1.0, 2.0]], one(0.001), one(0))}
-    host = TierRate("host", "ddr", "host", 1000.0 * GB, (("host", 2.0 * GB), ("link", 1.0 * GB)), latency_ms / 1e3, 1)
+    host = TierRate("host", "ddr", "host", 1000.0 * GB, small.channels(host=2.0 * GB, link=1.0 * GB), latency_ms / 1e3, 1)
     rates = replace(
         resolve_rates(small.node(1), small.runtime()),
         memory_bytes=0.4 * GB,

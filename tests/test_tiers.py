@@ -49,7 +49,7 @@ def paper(memory_gb: float, period_s: float | None = None, routed: bool = False)
     )  # fmt: skip
     passes = {"decode": PassTimes([[part]], [[float(LAYERS)]], one(0.001), one(0))}
     base: Rates = resolve_rates(small.node(1), small.runtime())
-    host = TierRate("host", "ddr", "host", 100.0 * GB, (("host", 80.0 * GB), ("link", 50.0 * GB)), 1e-3, 64)
+    host = TierRate("host", "ddr", "host", 100.0 * GB, small.channels(host=80.0 * GB, link=50.0 * GB), 1e-3, 64)
     rates = replace(base, memory_bytes=memory_gb * GB, memory_bytes_per_s=1000.0 * GB, tiers=(host,))
     shapes = Shapes.single(1, 1, 1, 1)
     return build_tier_problem(pieces, shapes, rates, passes, {"decode": 1.0}, 1.0, 1, 1, 0.0, ("host",), period_s)

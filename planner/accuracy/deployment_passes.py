@@ -38,24 +38,31 @@ CHUNK = 8192.0
 
 
 @lru_cache(maxsize=64)
-def _model(name: str) -> Model:
+def catalogue_model(name: str) -> Model:
     return load_model(name)
 
 
 @lru_cache(maxsize=64)
-def _hardware(name: str) -> HardwareSelection:
+def catalogue_hardware(name: str) -> HardwareSelection:
+    base, _, count = name.partition(":")
+    if count:
+        return catalogue_hardware(base).model_copy(update={"count": int(count)})
     return with_estimates(load_hardware(name))
 
 
 @lru_cache(maxsize=1)
-def _prices() -> OwnedPrices:
+def owned_prices() -> OwnedPrices:
     return load_prices("owned")
 
 
-@lru_cache(maxsize=32)
-def _runtime(name: str, version: str) -> Runtime:
+Engines = Callable[[str], Runtime]
+"""A runtime's id to the runtime: the catalogue's as calibrated, or another in its place."""
+
+
+def engine_name(name: str, version: str) -> str:
+    """The catalogue's profile of an engine: that of its version, of its name, or ``generic``."""
     of_version = "-".join((name, *version.split(".")[:2]))
-    return load_runtime(next((one for one in (of_version, name) if one in RUNTIMES.ids), "generic"))
+    return next((one for one in (of_version, name) if one in RUNTIMES.ids), "generic")
 
 
 def acceptance(length: float, drafts: int) -> tuple[float, ...]:
@@ -85,10 +92,10 @@ def workload_of(row: Deployment) -> Workload:
     )
 
 
-def _runtime_of(row: Deployment) -> Runtime:
+def _runtime_of(row: Deployment, engines: Engines) -> Runtime:
     """The engine's profile, able to run the formats that the row says it ran, balanced where experts were."""
-    runtime = _runtime(row.runtime, row.version)
-    formats = {t.format for b in _model(row.model).blocks for g in b.weights for t in g.tensors}
+    runtime = engines(engine_name(row.runtime, row.version))
+    formats = {t.format for b in catalogue_model(row.model).blocks for g in b.weights for t in g.tensors}
     if row.weight_dtype != "native":
         formats = {WEIGHT_FORMATS[row.weight_dtype]}
     quantised = tuple(sorted(formats - set(runtime.dequantises) - {"bf16", "fp32"}))
@@ -100,19 +107,15 @@ def _runtime_of(row: Deployment) -> Runtime:
     return runtime.model_copy(update=changes)
 
 
-Adjust = Callable[[Deployment, PoolContext], PoolContext]
-"""What a calibration does to a row's pool before it is timed: the pool with other rates."""
-
-
-def pool_of(row: Deployment, hardware: str | None = None, adjust: Adjust | None = None) -> PoolContext:
+def pool_of(row: Deployment, engines: Engines = load_runtime, hardware: str | None = None) -> PoolContext:
     """The pool of the row's instance (on ``hardware`` in place of its own).
 
     ``InputError`` where a part of it is not in the catalogue, or one refuses another.
     """
     assert row.devices
     name = hardware or row.hardware
-    system = _hardware(name).system
-    selection = _hardware(f"{name}:{max(math.ceil(row.devices / system.devices), 1)}")
+    system = catalogue_hardware(name).system
+    selection = catalogue_hardware(f"{name}:{max(math.ceil(row.devices / system.devices), 1)}")
     try:
         options = Options(
             weight_dtype=None if row.weight_dtype == "native" else row.weight_dtype,
@@ -120,17 +123,16 @@ def pool_of(row: Deployment, hardware: str | None = None, adjust: Adjust | None 
             mtp=(row.mtp or 0,),
         )
         inputs = Inputs(
-            model=_model(row.model),
+            model=catalogue_model(row.model),
             hardware={"mixed": selection},
             workload=workload_of(row),
-            runtime=_runtime_of(row),
-            prices=_prices(),
+            runtime=_runtime_of(row, engines),
+            prices=owned_prices(),
             options=options,
         )
     except ValidationError as error:
         raise explain_validation(error, row.id) from None
-    pool = build_context(inputs).pools["mixed"]
-    return pool if adjust is None else adjust(row, pool)
+    return build_context(inputs).pools["mixed"]
 
 
 def memories_of(row: Deployment, pool: PoolContext) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ class Instance:
     pool: PoolContext
     prefilling: Shapes
     decoding: Shapes
-    adjust: Adjust | None = None
+    engines: Engines = load_runtime
 
     def decode(self, batch: Column) -> Column:
         """Seconds of a decode step."""
@@ -193,7 +195,7 @@ class Instance:
         is small beside either part.
         """
         system, _, sockets = self.row.experts_on.partition(":")
-        other = pool_of(self.row, system, self.adjust)
+        other = pool_of(self.row, self.engines, system)
         rest = _pass(_without_experts(self.pool.pieces), self.pool.rates, self.pool, phase, shapes, carried)
         host = shapes_of(int(sockets or 1), 1, 1, 1, len(carried))
         experts = _pass(_experts_alone(other.pieces), processor_rates(other), other, phase, host, carried)
@@ -290,7 +292,7 @@ def _experts_alone(pieces: ModelPieces) -> ModelPieces:
     return replace(pieces, windows=tuple(windows))
 
 
-def instance_of(row: Deployment, adjust: Adjust | None = None) -> tuple[Instance, float]:
+def instance_of(row: Deployment, engines: Engines = load_runtime) -> tuple[Instance, float]:
     """The row's instance and how many of them there are."""
     assert row.devices and row.tp and row.dp and row.pp
     decoding = shapes_of(row.tp, row.dp, row.ep, row.pp)
@@ -299,4 +301,4 @@ def instance_of(row: Deployment, adjust: Adjust | None = None) -> tuple[Instance
         assert row.prefill_tp and row.prefill_dp
         prefilling = shapes_of(row.prefill_tp, row.prefill_dp, row.prefill_ep, 1)
         width += row.prefill_tp * row.prefill_dp
-    return Instance(row, pool_of(row, None, adjust), prefilling, decoding, adjust), row.devices / width
+    return Instance(row, pool_of(row, engines), prefilling, decoding, engines), row.devices / width

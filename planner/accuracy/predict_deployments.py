@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from planner.accuracy.deployment_passes import Adjust, Instance, instance_of, memories_of, widened
+from planner.accuracy.deployment_passes import Engines, Instance, instance_of, memories_of, widened
 from planner.accuracy.deployments import Deployment, shares
 from planner.errors import PlannerError
 from planner.footprint import ModelPieces
@@ -16,6 +17,7 @@ from planner.footprint.shapes import Column
 from planner.performance import handoff_seconds, mixed_serving, prefill_queue, split_serving
 from planner.performance.serving import queue_wait
 from planner.plans.evaluate import largest_fitting_batch
+from planner.runtimes import load_runtime
 
 GRID = 24
 
@@ -178,14 +180,14 @@ def _once(row: Deployment, instance: Instance) -> dict[str, float]:
     return _rates(tpot, prefill, output, row)
 
 
-def predict(row: Deployment, rows: Mapping[str, Deployment] | None = None, adjust: Adjust | None = None) -> Prediction:
-    """The prediction for one row; ``rows`` by id holds the baseline of a ratio, ``adjust`` changes the rates of its pool.
+def predict(row: Deployment, rows: Mapping[str, Deployment] | None = None, engines: Engines = load_runtime) -> Prediction:
+    """The prediction for one row; ``rows`` by id holds the baseline of a ratio, ``engines`` the runtimes.
 
     ``PlannerError`` where the row is skipped, a part refuses it, or its metric does not follow from its load.
     """
     if row.skip is not None:
         raise PlannerError(f"{row.id}: {row.skip}")
-    instance, replicas = instance_of(row, adjust)
+    instance, replicas = instance_of(row, engines)
     if row.phase == "prefill":
         found = _prefill_alone(row, instance)
     elif row.phase == "decode":
@@ -200,14 +202,15 @@ def predict(row: Deployment, rows: Mapping[str, Deployment] | None = None, adjus
     if row.score == "ratio":
         if row.baseline not in (rows or {}):
             raise PlannerError(f"{row.id}: its baseline {row.baseline} is not among the rows")
-        value /= predict((rows or {})[row.baseline].model_copy(update={"score": "absolute"}), None, adjust).value
+        value /= predict((rows or {})[row.baseline].model_copy(update={"score": "absolute"}), None, engines).value
     return Prediction(row, value, memories_of(row, instance.pool))
 
 
-def predict_all(rows: Iterable[Deployment], adjust: Adjust | None = None) -> tuple[list[Prediction], list[Unanswered]]:
+def predict_all(rows: Iterable[Deployment], engines: Engines = load_runtime) -> tuple[list[Prediction], list[Unanswered]]:
     """Predictions of every row that can have one, and the rest with reasons, both in the order of the rows."""
     listed: Sequence[Deployment] = tuple(rows)
     by_id = {row.id: row for row in listed}
+    known = cache(engines)
     answered: list[Prediction] = []
     unanswered: list[Unanswered] = []
     for row in listed:
@@ -215,7 +218,7 @@ def predict_all(rows: Iterable[Deployment], adjust: Adjust | None = None) -> tup
             unanswered.append(Unanswered(row, row.skip))
             continue
         try:
-            answered.append(predict(row, by_id, adjust))
+            answered.append(predict(row, by_id, known))
         except PlannerError as error:
             unanswered.append(Unanswered(row, str(error)))
     return answered, unanswered

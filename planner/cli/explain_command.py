@@ -48,6 +48,7 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
         ("What lies below device memory", "below_device_memory"),
         ("Conversions", "conversions"),
         ("Limits", "limits"),
+        ("The set of workloads", "robust"),
         ("What one more unit is worth", "worth"),
         ("Defaults", "defaults"),
     ):

@@ -28,6 +28,8 @@ def workload_of(
     if any(value is not None for value in shape.values()):
         data["id"] = f"{base.id.removesuffix('-custom')}-custom"
         data["source"] = f"given on the command line, otherwise: {base.source}"
+    if hit is not None:
+        data["prefix_cache"] = None
     try:
         for key, value in shape.items():
             if value is not None:

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @click.argument("hardware", required=False)
 @click.option("--devices", type=click.IntRange(1), help="Use at most this many devices of each kind.")
-@click.option("--workload", default="interactive", show_default=True, help="A workload of the catalogue or a TOML file.")
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    default=("interactive",),
+    show_default="interactive",
+    help="A workload of the catalogue or a TOML file; several with --robust workloads.",
+)
 @click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works).")
 @click.option("--osl", type=TOKENS, help="Output tokens, in place of the workload's.")
 @click.option("--prefix-hit", type=Range(0, 1, max_open=True), help="Share of input tokens found in cache.")
@@ -120,8 +127,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--robust",
-    type=click.Choice(["intervals"]),
-    help="Best plan in the worst case: every figure of profile and runtime at the slow end of its interval at once.",
+    type=click.Choice(["intervals", "workloads"]),
+    help="Best plan in the worst case: every figure of profile and runtime at the slow end of its interval at once; or one "
+    "deployment for several --workload, best for the one that fares worst.",
 )
 @click.option(
     "--from", "from_plan", metavar="PLAN", help="Take over from this plan: say what must move; what is not said anew stays."
@@ -147,7 +155,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     hardware: str | None,
-    workload: str,
+    workloads: tuple[str, ...],
     isl: float | None,
     osl: float | None,
     prefix_hit: float | None,
@@ -212,7 +220,7 @@ def command(
         raise click.UsageError(f"Missing argument '{'MODEL' if model is None else 'HARDWARE'}'.")
     before = None if from_plan is None else verified(from_plan)
     old = None if before is None or from_plan is None else inputs_of(before, from_plan)
-    load: str | Workload = workload if old is None or "workload" in given else old_workload(old)
+    asked: tuple[str | Workload, ...] = workloads if old is None or "workloads" in given else (old_workload(old),)
     if output is not None and inventory is not None:
         check_folder(output, force=force)
     elif output is not None:
@@ -232,7 +240,10 @@ def command(
         call: dict[str, Any] = {
             "model": model,
             "hardware": None if hardware is None else parse_hardware(hardware, folders),
-            "workload": with_tables(with_experts(workload_of(load, isl, osl, prefix_hit, ttft, tpot), expert_use), table_use),
+            "workload": [
+                with_tables(with_experts(workload_of(one, isl, osl, prefix_hit, ttft, tpot), expert_use), table_use)
+                for one in asked
+            ],
             "runtime": runtime,
             "prices": price_basis,
             "site": None if site is None else load_site(site, folders=folders),

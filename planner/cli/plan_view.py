@@ -9,6 +9,8 @@ import click
 from planner.cli.common import echo_json, new_table, number, print_table, terminal_width
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from planner.errors import InfeasibleError
     from planner.plans.schema import Interval, Plan
 
@@ -78,6 +80,8 @@ def print_plan(plan: Plan) -> None:
         cells = [m["usable_bytes"], m["weights_bytes"], m["kv_cache_bytes"], m["staging_bytes"], reserve, m["free_bytes"]]
         memory.add_row(pool.phase, m["tier"], *(f"{value / 1e9:.2f}" for value in cells), below)
     print_table(memory)
+    if plan.robust is not None:
+        print_table(_set_of(plan))
     u = plan.cost.usd_per_million
     streams = (("cached input", u.input_hit), ("input", u.input_miss), ("output", u.output), ("all tokens", u.blended))
     price = ", ".join(f"{name} {number(value)}" for name, value in streams)
@@ -103,6 +107,7 @@ def print_plan(plan: Plan) -> None:
     lines += (
         plan.explanation["conversions"]
         + plan.explanation["limits"]
+        + plan.explanation.get("robust", [])
         + plan.explanation["resilience"]
         + plan.explanation["worth"]
         + plan.explanation["defaults"]
@@ -124,6 +129,20 @@ def print_plan(plan: Plan) -> None:
     )
     for line in lines:
         say(line)
+
+
+def _set_of(plan: Plan) -> Table:
+    """How every workload of a set fares."""
+    heads = ("workload", "batch/rank", "tokens/s", "per device", "TTFT ms", "TPOT ms", "USD/Mtok", "")
+    table = new_table("one deployment for all, each workload at its own batch", *heads)
+    for row in plan.robust or ():
+        p = row.prediction
+        figures = (p.output_tokens_per_s, p.output_tokens_per_s_per_device, p.ttft_ms, p.tpot_ms)
+        cells = [number(interval.expected) for interval in figures]
+        batch = str(row.pools[-1].configuration.batch_per_rank)
+        decides = "decides" if row.workload == plan.workload else ""
+        table.add_row(row.workload, batch, *cells, number(row.usd_per_million.blended), decides)
+    return table
 
 
 def print_certificate(plan: Plan) -> None:

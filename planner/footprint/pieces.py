@@ -7,7 +7,7 @@ the items are: static weights, routed experts, lookup tables and caches. All fig
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from planner.architecture import FORMATS, Block, FlopTerm, Model, Read, Span
@@ -49,6 +49,8 @@ class RoutedItem:
     classes: tuple[tuple[int, float], ...] = ()
     extra: int = 0
     worst: tuple[tuple[int, float], ...] = ()
+    inner: int = 0
+    """Inner width of an expert, which tensor parallelism cuts."""
 
     @property
     def class_sizes(self) -> tuple[int, ...]:
@@ -124,6 +126,13 @@ class BlockPieces:
     lookups: tuple[LookupItem, ...]
     caches: tuple[CacheItem, ...]
     phases: tuple[str, ...] = ("prefill", "decode")
+    matrices: int = 0
+    """Weight matrices that a pass multiplies by one after another, experts apart: each is a kernel or more."""
+
+    @cached_property
+    def nameless(self) -> BlockPieces:
+        """Equal for blocks that differ in name alone: what one does in a pass, the other does too."""
+        return replace(self, id="", caches=tuple(replace(cache, name="", owner="") for cache in self.caches))
 
 
 @dataclass(frozen=True)
@@ -239,11 +248,15 @@ def cut(
         parts: dict[int, tuple[int, int]] = {}
         lookups: list[LookupItem] = []
         routed: RoutedItem | None = None
+        matrices = 0
         for group in block.weights:
             size = group.member_bytes(conversions)
             if group.access == "routed":
                 dtype = FORMATS[conversions.get(group.tensors[0].format, group.tensors[0].format)].compute_dtype
-                routed = RoutedItem(dtype, group.count, group.active, group.member_parameters, size, group.tensor_axis)
+                inner = next((t.shape[1] for t in reversed(group.tensors) if len(t.shape) == 2), 0)
+                routed = RoutedItem(
+                    dtype, group.count, group.active, group.member_parameters, size, group.tensor_axis, inner=inner
+                )
                 continue
             if group.access == "lookup":
                 held = 0 if group.shares else size * group.count
@@ -267,6 +280,7 @@ def cut(
             for tensor in group.tensors:
                 if len(tensor.shape) < 2:
                     continue
+                matrices += len(tensor.shape) == 2 and min(tensor.shape) > 1
                 key = (FORMATS[conversions.get(tensor.format, tensor.format)].compute_dtype, group.tensor_axis)
                 gemms[key] = gemms.get(key, 0.0) + float(tensor.parameters * group.count)
         caches = []
@@ -304,6 +318,7 @@ def cut(
             tuple(lookups),
             tuple(caches),
             block.phases,
+            matrices,
         )
 
     windows: list[Window] = []

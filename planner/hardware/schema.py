@@ -200,7 +200,9 @@ class Compute(_Part):
 class Tier(_Part):
     """A memory with one owner. ``usable``, ``read`` and ``write`` belong to the ONE owner, for all its sharers together.
 
-    ``efficiency`` is the fraction of ``read`` that streaming reaches; time = startup + bytes / (read * efficiency).
+    ``efficiency`` is the fraction of ``read``, and of ``write``, that streaming reaches; time = startup + bytes / (read *
+    efficiency). No block of a layer takes less than the startup of the device's memory. It serves reads and writes one after the
+    other; ``write`` defaults to ``read``.
     ``via`` lists the links and other tiers that a device's read passes; what the bytes pass twice is listed twice.
     """
 
@@ -242,6 +244,7 @@ class Link(_Part):
     widest of them does.
     On a ``half`` duplex link both directions share the bandwidth. ``efficiency`` is the share of it that reads by the device
     reach; ``reverse_efficiency`` that of writes, where it is another. ``both_ways``: bytes/s each way while both are busy.
+    What this makes of a pass that reads and writes: ``planner.hardware.channels``.
     """
 
     id: Identifier

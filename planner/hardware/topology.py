@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from planner.errors import InputError
+from planner.hardware.channels import tier_channels
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -24,10 +24,8 @@ def _parts(system: System) -> dict[str, Tier | Link]:
 
 def tier_rate(system: System, tier_id: str) -> list[tuple[str, float]]:
     """``(resource id, bytes/s per device)`` for the tier and everything its bytes pass; see ``System.tier_rate``."""
-    parts = _parts(system)
-    tier = system.tier(tier_id)
-    passes = Counter((tier.id, *tier.via))
-    return [(name, parts[name].rate_per_device / times) for name, times in passes.items()]
+    names = (tier_id, *system.tier(tier_id).via)
+    return [(channel.id, 1.0 / channel.read) for channel in tier_channels(system, tier_id) if channel.id in names]
 
 
 def graph(system: System) -> DiGraph[str]:

@@ -2,11 +2,23 @@
 
 from planner.performance.experts import distinct_experts, distinct_targets, fullest_load
 from planner.performance.passes import BlockTimes, Load, PassTimes, attention_dtype, decode_load, pass_times, prefill_load
-from planner.performance.rates import Level, Rates, TierRate, perturb, resolve_rates, slow_corner, uncertain_groups
+from planner.performance.rates import (
+    Level,
+    Rates,
+    TierRate,
+    more_bandwidth,
+    perturb,
+    resolve_rates,
+    slow_corner,
+    uncertain_groups,
+)
 from planner.performance.serving import (
+    Client,
     Mixed,
     Split,
     handoff_seconds,
+    held_serving,
+    held_ttft,
     mixed_serving,
     prefill_queue,
     split_serving,
@@ -14,6 +26,7 @@ from planner.performance.serving import (
 
 __all__ = [
     "BlockTimes",
+    "Client",
     "Level",
     "Load",
     "Mixed",
@@ -27,8 +40,11 @@ __all__ = [
     "distinct_targets",
     "fullest_load",
     "handoff_seconds",
+    "held_serving",
+    "held_ttft",
     "mixed_serving",
     "pass_times",
+    "more_bandwidth",
     "perturb",
     "prefill_load",
     "prefill_queue",

@@ -7,14 +7,18 @@ import numpy as np
 from planner.footprint.shapes import Column
 from planner.performance.rates import Level
 
+Carried = dict[str, Column]
+"""Bytes that each device sends over a level, and receives, by the level's id."""
 
-def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...]) -> Column:
+
+def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...], carried: Carried | None = None) -> Column:
     """Hierarchical all-reduce of ``payload_bytes`` per device over ``group`` devices.
 
     Reduce-scatter then all-gather moves ``2 (n-1)/n * payload`` per device at each level (Thakur et al. 2005, ring
     bound); the payload of an outer level is the inner level's share, ``payload / n_inner``. Each level takes
     ``startup + bytes / rate``, or where that is less and the level has it, one step in which each device reads the whole
-    payload of every other: ``oneshot_startup + (n-1) * payload / rate``.
+    payload of every other: ``oneshot_startup + (n-1) * payload / rate``. ``carried``: the bytes are added to it, those of the
+    steps in either case (one step is for payloads too small to matter to others).
     """
     time = np.zeros_like(group)
     payload, inner = payload_bytes, np.ones_like(group)
@@ -26,6 +30,9 @@ def all_reduce(group: Column, payload_bytes: Column, levels: tuple[Level, ...]) 
         steps = startup + 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload / rate
         one_step = level.oneshot_startup + (members - 1.0) * payload / rate
         time = time + np.where(active, np.minimum(steps, one_step), 0.0)
+        if carried is not None:
+            sent = np.where(active, 2.0 * (members - 1.0) / np.maximum(members, 1.0) * payload, 0.0)
+            carried[level.id] = carried.get(level.id, 0.0) + sent
         payload = payload / np.maximum(members, 1.0)
         inner = np.minimum(group, level.devices)
     return time
@@ -38,12 +45,14 @@ def all_to_all(
     targets_at: list[Column],
     levels: tuple[Level, ...],
     spacing: Column | float = 1.0,
+    carried: Carried | None = None,
 ) -> Column:
     """Dispatch and combine of ``tokens`` tokens a device to experts on ``group`` targets of ``spacing`` devices each.
 
     At each level a token crosses once per distinct target of that level (``targets_at[i]``), less the share that stays.
     Levels run beside one another (inner forwarding is pipelined behind outer traffic), so the slowest counts; to that come
     two startups. A level's measured startup is that of its whole group, inner levels included; without one latencies add up.
+    ``carried``: the bytes are added to it.
     """
     time, startup, inner = np.zeros_like(group), np.zeros_like(group), np.ones_like(group)
     for level, targets in zip(levels, targets_at, strict=True):
@@ -54,6 +63,8 @@ def all_to_all(
         moved = tokens * targets * away * bytes_per_copy
         rate = level.alltoall * links_share(reach * spacing, level)
         time = np.where(active, np.maximum(time, moved / rate), time)
+        if carried is not None:
+            carried[level.id] = carried.get(level.id, 0.0) + np.where(active, moved, 0.0)
         if level.alltoall_startup is None:
             startup = startup + np.where(active, level.latency, 0.0)
         else:

@@ -17,9 +17,9 @@ import numpy as np
 
 from planner.architecture import Span
 from planner.footprint.memory import cache_ways, experts_per_rank, split_ways, static_read_bytes
-from planner.footprint.pieces import BlockPieces, CacheItem, ModelPieces, Window
+from planner.footprint.pieces import BlockPieces, CacheItem, ModelPieces, RoutedItem, Window
 from planner.footprint.shapes import Column, Shapes
-from planner.performance.collectives import all_reduce, all_to_all, point_to_point, targets_within
+from planner.performance.collectives import Carried, all_reduce, all_to_all, point_to_point, targets_within
 from planner.performance.experts import distinct_targets, fullest_distinct, fullest_load, touched_by_class
 from planner.performance.rates import Rates
 from planner.workload import Workload
@@ -27,6 +27,10 @@ from planner.workload import Workload
 Phase = Literal["prefill", "decode"]
 # FP8 dispatch, BF16 combine: DeepSeek-V3 Technical Report (arXiv:2412.19437) section 3.3.3
 _DISPATCH_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0, "int4": 1.0}
+
+_PLAIN_MATRICES = {"attention": 4, "mlp": 3, "moe": 1}
+"""Of a plain block: queries, keys, values and output; gate, up and down; the router. Low ranks, an indexer, a recurrence's
+projections and shared experts are more."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,13 @@ class Load:
     phase: Phase
     tokens: Column
     sequences: Column
-    context: float
+    context: Column | float
     read_context: Column
     cached: Column
     head_tokens: Column
-    variation: float
+    variation: Column | float
     draft_passes: int
-    context_half_width: float = 0.0
+    context_half_width: Column | float = 0.0
 
 
 def pad_batch(batch: Column, buckets: tuple[int, ...]) -> Column:
@@ -62,17 +66,24 @@ def pad_batch(batch: Column, buckets: tuple[int, ...]) -> Column:
 
 def decode_load(batch: Column, workload: Workload, pieces: ModelPieces, rates: Rates) -> Load:
     """A decode step of ``batch`` sequences a rank, with the drafts to be verified counted as tokens."""
+    return decode_load_of(batch, workload.resident_tokens, workload.context_variation, pieces, rates)
+
+
+def decode_load_of(
+    batch: Column, context: Column | float, variation: Column | float, pieces: ModelPieces, rates: Rates
+) -> Load:
+    """A decode step whose sequences have ``context`` tokens in the mean, which vary between them."""
     draft = len(pieces.acceptance)
     tokens = pad_batch(batch, rates.buckets) * (1 + draft)
     return Load(
         "decode",
         tokens,
         batch,
-        workload.resident_tokens,
-        np.full_like(batch, workload.resident_tokens),
+        context,
+        context * np.ones_like(batch),
         np.zeros_like(batch),
         tokens,
-        workload.context_variation,
+        variation,
         -(-draft // pieces.drafts_per_pass),
     )
 
@@ -83,13 +94,17 @@ def prefill_passes(chunk: Column, workload: Workload) -> Column:
 
 
 def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load:
-    """A prefill pass of ``chunk`` new tokens a rank: part of one request, or several requests that fit together.
+    """A prefill pass of ``chunk`` new tokens a rank: part of one request, or several requests that fit together."""
+    return prefill_load_of(chunk, workload.miss_tokens, workload.hit_tokens, pieces)
+
+
+def prefill_load_of(chunk: Column, miss: Column | float, hit: Column | float, pieces: ModelPieces) -> Load:
+    """A prefill pass of requests with ``miss`` new tokens after ``hit`` that the cache holds.
 
     Averages over a request: a new token attends to ``hit + miss/2`` tokens; before pass j of P lie ``hit + (j-1) miss/P``
     tokens in the cache, ``hit + miss (P-1)/(2P)`` on average, all read once and, in expanded MLA form, expanded once a pass.
     """
-    miss, hit = workload.miss_tokens, workload.hit_tokens
-    passes = prefill_passes(chunk, workload)
+    passes = np.maximum(np.ceil(miss / chunk), 1.0)
     requests = chunk / (miss / passes)
     before = hit + miss * (passes - 1.0) / (2.0 * passes)
     return Load(
@@ -108,10 +123,12 @@ def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load
 
 @dataclass(frozen=True)
 class CacheMoves:
-    """Bytes of one cache that a pass reads and writes on a device (``needed``), or if it read all it chooses from (``whole``)."""
+    """Bytes of one cache that a pass reads and writes on a device (``needed``), or if it read all it chooses from (``whole``);
+    ``written``: of either."""
 
     needed: Column
     whole: Column
+    written: Column
 
 
 @dataclass
@@ -139,7 +156,7 @@ class BlockTimes:
     def cache_moves(self, number: int) -> CacheMoves:
         """What moves of cache ``number`` of the block."""
         whole = self.cache_read + self.cache_write
-        return self.caches[number] if self.caches else CacheMoves(whole, whole)
+        return self.caches[number] if self.caches else CacheMoves(whole, whole, self.cache_write)
 
     @cached_property
     def total(self) -> Column:
@@ -158,6 +175,8 @@ class PassTimes:
     step: Column
     hop: Column
     names: list[str] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    """What each window carries."""
 
     def window_total(self, index: int) -> Column:
         """Seconds of one layer of a window, all in device memory."""
@@ -187,10 +206,36 @@ class PassTimes:
         return np.asarray(np.max(np.stack(self.stage_times()), axis=0))
 
 
-def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> BlockTimes:
+class _Pass:
+    """One pass on every row of ``shapes``: what blocks that differ in name alone share is worked out once."""
+
+    def __init__(self, pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> None:
+        self._given = pieces, shapes, rates, load
+        self._blocks: dict[BlockPieces, BlockTimes] = {}
+        self._communication: dict[tuple[str, RoutedItem | None], Column] = {}
+
+    def block(self, block: BlockPieces) -> BlockTimes:
+        """The parts of a block."""
+        if block.nameless not in self._blocks:
+            self._blocks[block.nameless] = _block_times(block, *self._given[1:], self._travel(block))
+        return replace(self._blocks[block.nameless], id=block.id)
+
+    def _travel(self, block: BlockPieces) -> Column:
+        pieces, shapes, rates, load = self._given
+        key = block.kind, block.routed
+        if key not in self._communication:
+            self._communication[key] = _communication_seconds(block, pieces, shapes, rates, _tokens(block, shapes, load))
+        return self._communication[key]
+
+
+def _tokens(block: BlockPieces, shapes: Shapes, load: Load) -> Column:
+    return np.asarray((load.head_tokens if block.kind == "head" else load.tokens) * np.ones_like(shapes.tp))
+
+
+def _block_times(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, communication: Column) -> BlockTimes:
     ones = np.ones_like(shapes.tp)
     zeros = np.zeros_like(shapes.tp)
-    tokens = load.head_tokens * ones if block.kind == "head" else load.tokens * ones
+    tokens = _tokens(block, shapes, load)
     compute = zeros.copy()
     for gemm in block.gemms:
         flops = 2.0 * gemm.parameters / split_ways(shapes.tp, gemm.tensor_axis) * tokens
@@ -199,7 +244,7 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     padded = 1.0 + np.sqrt(2.0 * np.log(shapes.dp)) * load.variation / np.sqrt(np.maximum(tokens, 1.0))
     compute += _attention_seconds(block, shapes, rates, load, tokens) * padded
 
-    routed_read, fetches, communication = zeros, zeros, zeros
+    routed_read, fetches = zeros, zeros
     routed_parts: tuple[Column, ...] = (ones,)
     if block.routed:
         item = block.routed
@@ -210,7 +255,9 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
         fetches = fullest_distinct(pass_tokens, item, slots, shapes.ep)
         rows = pairs / np.maximum(fetches, 1e-300)
         flops = 2.0 * item.member_parameters / shapes.moe_tp * pairs
-        compute += flops / rates.gemm_flop_per_s(item.dtype, rows, "routed")
+        width = item.inner / shapes.moe_tp
+        narrow = 1.0 + rates.routed_width / np.maximum(width, 1.0)
+        compute += flops / rates.gemm_flop_per_s(item.dtype, rows, "routed") * narrow
         woken = touched_by_class(item, pass_tokens)
         all_woken = np.maximum(np.sum(np.stack(woken), axis=0), 1e-300)
         routed_parts = tuple(part / all_woken for part in woken)
@@ -232,15 +279,15 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
             cache_write, write = cache_write + written / ways, written / ways
         if cache.chosen:
             read_whole = load.sequences * (spread * whole * cache.entry_bytes + cache.fixed_read) / ways
-            moves.append(CacheMoves(read + write, read_whole + write))
+            moves.append(CacheMoves(read + write, read_whole + write, write))
         else:
-            moves.append(CacheMoves(read + write, read + write))
-    moved = static_read + routed_read + lookup_read + cache_read + cache_write
+            moves.append(CacheMoves(read + write, read + write, write))
+    moved = static_read + routed_read / rates.routed_read + lookup_read + (cache_read + cache_write) / rates.cache_read
     memory = moved / rates.memory_bytes_per_s
-    communication = _communication_seconds(block, pieces, shapes, rates, tokens)
     if np.any(shapes.cp > 1.0):
         communication = communication + _context_seconds(block, shapes, rates, load, tokens)
-    floor = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) * ones
+    start = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) + rates.matrix_s * more_matrices(block)
+    floor = max(start, rates.memory_startup) * ones
     return BlockTimes(
         block.id,
         block.kind,
@@ -260,6 +307,11 @@ def _block_times(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates:
     )
 
 
+def more_matrices(block: BlockPieces) -> int:
+    """Weight matrices of a block beyond those of a plain one of its kind."""
+    return max(block.matrices - _PLAIN_MATRICES.get(block.kind, block.matrices), 0)
+
+
 def entries_read(cache: CacheItem, load: Load) -> tuple[Column, Column]:
     """``(entries of a sequence that a pass reads, all that it would read without a choice)``.
 
@@ -275,7 +327,7 @@ def entries_read(cache: CacheItem, load: Load) -> tuple[Column, Column]:
     return entries, whole
 
 
-def mean_entries(span: Span, middle: float, half_width: float) -> float:
+def mean_entries(span: Span, middle: Column | float, half_width: Column | float) -> Column | float:
     """Mean of ``span.entries(T)`` for T spread evenly over ``middle`` plus or minus ``half_width``.
 
     Entries grow as ``T / ratio`` up to a limit L = min(window, cap ratio) and stay there, so the mean of ``min(T, L)`` over
@@ -283,9 +335,13 @@ def mean_entries(span: Span, middle: float, half_width: float) -> float:
     """
     low, high = middle - half_width, middle + half_width
     limit = min(span.window or math.inf, math.inf if span.cap is None else span.cap * span.ratio)
-    if half_width <= 0.0 or limit >= high or limit <= low:
-        return float(span.entries(middle if limit >= high or half_width <= 0.0 else float(limit)))
-    return ((limit**2 - low**2) / 2.0 + limit * (high - limit)) / (high - low) / span.ratio
+    if math.isinf(limit) or not np.any(half_width):
+        return span.entries(middle)
+    inside = (low < limit) & (limit < high)
+    outside = span.entries(np.where(limit >= high, middle, limit))
+    spread = np.where(inside, high - low, 1.0)
+    bent = ((limit**2 - low**2) / 2.0 + limit * (high - limit)) / spread / span.ratio
+    return np.asarray(np.where(inside, bent, outside))
 
 
 def attention_dtype(dtype: str, peaks: Collection[str]) -> str:
@@ -315,12 +371,20 @@ def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: L
     return fixed
 
 
-def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, tokens: Column) -> Column:
+def _communication_seconds(
+    block: BlockPieces,
+    pieces: ModelPieces,
+    shapes: Shapes,
+    rates: Rates,
+    tokens: Column,
+    carried: Carried | None = None,
+) -> Column:
     """Attention and dense FFN end in an all-reduce over ``tp``; with ``dp = 1`` so do experts.
 
     With ``dp > 1`` tokens travel: dispatch and combine between ranks (each of a group's ``tp`` ranks carries its share of the
     tokens), an all-reduce over ``tp`` for what every rank computes a part of (shared experts), and where ``moe_tp`` devices share
     an expert, the gather of the tokens a target group received and the reduction of its results (FP8 in, BF16 out).
+    ``carried``: the bytes are added to it.
     """
     zeros = np.zeros_like(shapes.tp)
     if block.kind not in ("attention", "mlp", "moe"):
@@ -328,7 +392,7 @@ def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shap
     if not rates.levels:
         return zeros
     hidden = float(pieces.hidden_size)
-    reduce_tp = all_reduce(shapes.tp, tokens * hidden * 2.0, rates.levels)
+    reduce_tp = all_reduce(shapes.tp, tokens * hidden * 2.0, rates.levels, carried) * rates.all_reduce
     if block.routed is None:
         return reduce_tp
     item = block.routed
@@ -343,12 +407,28 @@ def _communication_seconds(block: BlockPieces, pieces: ModelPieces, shapes: Shap
         targets.append(distinct_targets(count, item.active, limit))
         inner = targets_within(shapes.ep, level, shapes.moe_tp)
     copy_bytes = hidden * (_DISPATCH_BYTES.get(item.dtype, 2.0) + 2.0)
-    travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels, shapes.moe_tp)
-    within = all_reduce(shapes.moe_tp, tokens * targets[0] * copy_bytes / 2.0, rates.levels)
-    return np.where(shapes.dp > 1, travel + reduce_tp + within, reduce_tp)
+    apart: Carried | None = None if carried is None else {}
+    travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels, shapes.moe_tp, apart)
+    within = all_reduce(shapes.moe_tp, tokens * targets[0] * copy_bytes / 2.0, rates.levels, apart) * rates.all_reduce
+    if carried is not None and apart is not None:
+        for name, moved in apart.items():
+            carried[name] = carried.get(name, zeros) + np.where(shapes.dp > 1, moved, 0.0)
+    return np.where(shapes.dp > 1, travel * rates.all_to_all + reduce_tp + within, reduce_tp)
 
 
-def _context_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column) -> Column:
+def network_bytes(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> Carried:
+    """Bytes that a device sends over each network level for one layer's block, while it receives as many."""
+    carried: Carried = {}
+    tokens = _tokens(block, shapes, load)
+    _communication_seconds(block, pieces, shapes, rates, tokens, carried)
+    if np.any(shapes.cp > 1.0):
+        _context_seconds(block, shapes, rates, load, tokens, carried)
+    return carried
+
+
+def _context_seconds(
+    block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column, carried: Carried | None = None
+) -> Column:
     """What context parallelism adds: the ``cp`` devices of a group exchange queries and partial results, or their caches.
 
     A FLOP term of ``2 h (q + v)`` per pair stands for ``h (q + v)`` BF16 elements a token, of which each device needs those of
@@ -372,7 +452,7 @@ def _context_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: Loa
         ways = cache_ways(shapes, cache.tensor_axis) / shapes.cp
         gathered = gathered + load.sequences * entries * cache.entry_bytes / ways
     payload = np.minimum(elements * 2.0 * tokens, gathered) / 2.0
-    return np.where((shapes.cp > 1.0) & (payload > 0.0), all_reduce(shapes.cp, payload, rates.levels), 0.0)
+    return np.where((shapes.cp > 1.0) & (payload > 0.0), all_reduce(shapes.cp, payload, rates.levels, carried), 0.0)
 
 
 def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> PassTimes:
@@ -381,18 +461,20 @@ def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) ->
     windows: list[list[BlockTimes]] = []
     names: list[str] = []
 
-    def add(window: Window, carried: Load) -> None:
-        windows.append([_block_times(block, pieces, shapes, rates, carried) for block in window.blocks])
+    def add(window: Window, carried: _Pass) -> None:
+        windows.append([carried.block(block) for block in window.blocks])
         names.append(window.name)
 
+    whole = _Pass(pieces, shapes, rates, load)
     for window in pieces.windows:
-        add(window, load)
+        add(window, whole)
     drafting = load
     if load.phase == "decode" and load.draft_passes:  # a draft pass runs one token a sequence, verification all of them
         share = 1.0 / (1 + load.draft_passes)
         drafting = replace(load, tokens=load.tokens * share, head_tokens=load.head_tokens * share)
+    small = _Pass(pieces, shapes, rates, drafting)
     for window in pieces.draft:
-        add(window, drafting)
+        add(window, small)
     stages = pieces.stage_table(shapes.pp)
     repeats: list[list[float]] = []
     for number, stage in enumerate(stages):
@@ -411,4 +493,5 @@ def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) ->
     if shapes.pp > 1 and rates.levels:
         carried = float(pieces.residual_elements or pieces.hidden_size)
         hop = point_to_point(load.tokens * ones * carried * 2.0 / shapes.tp, shapes.width, rates.levels)
-    return PassTimes(windows, repeats, step, hop, names)
+    loads = [*(load for _ in pieces.windows), *(drafting for _ in pieces.draft)]
+    return PassTimes(windows, repeats, step, hop, names, loads)

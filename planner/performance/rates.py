@@ -7,7 +7,9 @@ the plan's own interval.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import BaseModel
 
 from planner.errors import InputError
 from planner.hardware import Curve, Domain, System
+from planner.hardware.channels import Channel, network_shares, tier_channels
 from planner.quantities import Figure
 from planner.runtimes import Runtime
 
@@ -65,24 +68,34 @@ def level_of(domain: Domain) -> Level:
 class TierRate:
     """A tier below device memory, as one device sees it when all its sharers stream.
 
-    ``capacity`` in bytes per device; ``resources`` = (id, bytes/s) that a read loads; ``latency`` in s; ``granule``:
-    bytes that a random read costs at least, whole granules or what streams in the time of one operation.
+    ``capacity`` in bytes per device; ``channels``: the limits on what moves there and back (``planner.hardware.channels``);
+    ``latency`` in s; ``granule``: bytes that a random read costs at least, whole granules or what streams in the time of one
+    operation.
     """
 
     id: str
     kind: str
     role: str
     capacity: float
-    resources: tuple[tuple[str, float], ...]
+    channels: tuple[Channel, ...]
     latency: float
     granule: int
     sharing: int = 1
     """Devices that share one such memory, so that one copy of what they all read will do."""
 
-    @property
+    def channel(self, name: str) -> Channel:
+        """The channel of that id, which nothing of this tier's passes where it has none."""
+        return next((channel for channel in self.channels if channel.id == name), Channel(name, 0.0, 0.0))
+
+    @cached_property
+    def resources(self) -> tuple[tuple[str, float], ...]:
+        """``(id, bytes/s)`` of every part that a read passes, alone on it."""
+        return tuple((channel.id, 1.0 / channel.read) for channel in self.channels if channel.read > 0.0 and not channel.shared)
+
+    @cached_property
     def bytes_per_s(self) -> float:
-        """Rate of a stream from this tier: its slowest resource."""
-        return min(rate for _, rate in self.resources)
+        """Rate of a stream from this tier: that of its busiest channel."""
+        return 1.0 / max(channel.read for channel in self.channels)
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,26 @@ class Rates:
     residual: float
     overlap_communication: bool
     buckets: tuple[int, ...]
+    memory_startup: float = 0.0
+    """Of one stream of the device memory (s): no block takes less."""
+    matrix_s: float = 0.0
+    """Added to the floor of a block for each weight matrix beyond those of a plain block of its kind."""
+    routed_read: float = 1.0
+    """Of the device memory's stream rate, what reads of routed experts reach; ``cache_read`` of caches."""
+    cache_read: float = 1.0
+    routed_width: float = 0.0
+    """Inner width of an expert's part on a device at which its products reach half of what wide ones do."""
+    all_reduce: float = 1.0
+    """Times over those of the collectives' equations; ``all_to_all`` of dispatch and combine."""
+    all_to_all: float = 1.0
+    contended: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Channel -> network level -> seconds of the channel for each byte that a device sends there, and receives."""
+
+    def same_passes(self, other: Rates) -> bool:
+        """Whether every pass takes as long with everything in device memory, before the residual."""
+        return (
+            replace(self, tiers=other.tiers, contended=other.contended, residual=other.residual, reserve=other.reserve) == other
+        )
 
     def gemm_flop_per_s(self, dtype: str, rows: np.ndarray, kind: str) -> np.ndarray:
         """Achieved FLOP/s of matrix products of ``rows`` rows.
@@ -146,7 +179,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
                 tier.kind,
                 tier.role,
                 tier.usable.value / tier.devices_sharing,
-                tuple(system.tier_rate(tier.id)),
+                tier_channels(system, tier.id),
                 latency + startup,
                 max(tier.granule_bytes, math.ceil(tier.read.value / tier.iops.value) if tier.iops else 1),
                 tier.devices_sharing,
@@ -177,7 +210,43 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         residual=runtime.residual.value,
         overlap_communication=runtime.overlap_communication,
         buckets=runtime.batch_buckets,
+        memory_startup=memory.startup.value if memory.startup else 0.0,
+        **_fitted(runtime, memory.efficiency.value),
+        contended=network_shares(system),
     )
+
+
+def more_bandwidth(rates: Rates, system: System, domain_id: str, more: float) -> Rates:
+    """The rates of a system with so many bytes/s more of one domain on every device."""
+    domains = tuple(
+        d.model_copy(update={"bandwidth": d.bandwidth.model_copy(update={"value": d.bandwidth.value + more})})
+        if d.id == domain_id
+        else d
+        for d in system.domains
+    )
+    changed = system.model_copy(update={"domains": domains})
+    levels = {domain.id: domain for domain in domains}
+    return replace(
+        rates,
+        levels=tuple(level_of(levels[level.id]) for level in rates.levels),
+        tiers=tuple(replace(tier, channels=tier_channels(changed, tier.id)) for tier in rates.tiers),
+        contended=network_shares(changed),
+    )
+
+
+def _fitted(runtime: Runtime, efficiency: float) -> dict[str, float]:
+    """What a calibration says beyond the class defaults; no read is faster than the memory's nominal rate."""
+    found = runtime.calibrated
+    if found is None:
+        return {}
+    return {
+        "matrix_s": found.matrix.value,
+        "routed_read": min(found.routed_read.value, 1.0 / efficiency),
+        "cache_read": min(found.cache_read.value, 1.0 / efficiency),
+        "routed_width": found.routed_width,
+        "all_reduce": found.all_reduce.value,
+        "all_to_all": found.all_to_all.value,
+    }
 
 
 def _with_network(domains: tuple[Domain, ...]) -> tuple[Domain, ...]:
@@ -247,9 +316,13 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
         system = system.model_copy(update={"device": system.device.model_copy(update={"compute": compute})})
     elif group in ("memory", "host"):
         tiers = tuple(
-            move(t, ("read", "efficiency"), True) if (t.role == "device") == (group == "memory") else t for t in system.tiers
+            move(move(t, ("read", "write", "efficiency"), True), ("startup",), False)
+            if (t.role == "device") == (group == "memory")
+            else t
+            for t in system.tiers
         )
-        links = system.links if group == "memory" else tuple(move(x, ("bandwidth", "efficiency"), True) for x in system.links)
+        way = ("bandwidth", "efficiency", "reverse_efficiency", "both_ways")
+        links = system.links if group == "memory" else tuple(move(x, way, True) for x in system.links)
         system = system.model_copy(update={"tiers": tiers, "links": links})
     elif group == "network":
         keys = ("bandwidth", "allreduce_efficiency", "alltoall_efficiency", "p2p_efficiency")

@@ -41,7 +41,14 @@ class Mixed:
 
 
 def mixed_serving(
-    decode_s: Column, prefill_s: Column, batch: Column, chunk: Column, shapes: Shapes, workload: Workload, accept: float
+    decode_s: Column,
+    prefill_s: Column,
+    batch: Column,
+    chunk: Column,
+    shapes: Shapes,
+    workload: Workload,
+    accept: float,
+    most_per_rank: Column | None = None,
 ) -> Mixed:
     """Prefill and decode share the devices.
 
@@ -52,12 +59,18 @@ def mixed_serving(
     A pass alternates with a decode step, so passes follow each other every P + D seconds. A rank's passes are busy a
     share ``rho = X m/(C dp) (P + D)`` of the time; the wait is that of an M/D/1 queue (Kleinrock, *Queueing Systems* I,
     5.8), ``rho S / (2 (1 - rho))`` with S the request's passes times P + D, plus half a period on arrival.
+
+    ``most_per_rank``: requests/s of a rank that its prefix cache is large enough for; decode steps are then spaced so that no
+    more are served, and tpot is at least ``b pp / ((n-1) most)``.
     """
     rounds = workload.output_tokens.mean - 1.0
     running = batch * shapes.dp * shapes.pp
     passes = prefill_passes(chunk, workload)
     per_request = workload.miss_tokens / (chunk * shapes.dp)
     tpot = shapes.pp * decode_s / accept + running * per_request * prefill_s / rounds
+    if most_per_rank is not None:
+        with np.errstate(divide="ignore"):
+            tpot = np.maximum(tpot, batch * shapes.pp / (rounds * most_per_rank))
     rate = running / (rounds * tpot)
     period = prefill_s + decode_s
     busy = rate * per_request * period
@@ -144,3 +157,54 @@ def handoff_seconds(
     if not levels:
         return np.zeros_like(shapes.tp)
     return point_to_point(size / (shapes.tp * shapes.pp), np.full_like(shapes.tp, distance), levels)
+
+
+@dataclass(frozen=True)
+class Client:
+    """How first tokens and decode share the time under a client that holds its requests (see ``held_serving``)."""
+
+    stall: Column | float = 1.0
+    request_s: Column | float = 0.0
+    steps: Column | float = 1.0
+    queue: Column | float = 0.0
+    client_s: Column | float = 0.0
+
+
+def held_ttft(held: Column, decode_s: Column, own_s: Column, passes: Column, client: Client) -> Column:
+    """Mean time to a first token (s) without waiting for room: the request's own passes, ``steps`` decode steps for each, what
+    it waits for others' prefills, and what the client and the server's front end take."""
+    waiting = client.queue * held * own_s + client.client_s * held
+    return np.asarray(client.request_s + own_s + client.steps * decode_s * passes + waiting)
+
+
+def held_serving(
+    held: Column,
+    capacity: Column,
+    decode_s: Column,
+    slope_s: Column,
+    at: Column,
+    prefill_s: Column,
+    own_s: Column,
+    passes: Column,
+    osl: Column,
+    client: Client,
+) -> tuple[Column, Column, Column]:
+    """``(batch, tpot, ttft)`` of a rank whose client holds ``held`` requests of equal length and sends one when one is done.
+
+    A step takes ``decode_s + slope_s (b - at)`` at batch b. Each request costs its rank ``prefill_s``; of that decode waits for
+    the share ``stall``: ``tpot = D + stall b s / (n-1)``, all of it where requests end one by one, less where equal requests
+    end, and so start, together (then one waits before its first token instead). A request decodes for ``(n-1) tpot`` of its
+    ``(n-1) tpot + ttft``, so ``b = held (n-1) tpot / ((n-1) tpot + ttft)`` sequences decode (Little's law), at most
+    ``capacity``: what has no room waits, and its wait counts in TTFT. The fixed point is found by damped iteration.
+    """
+    rounds = np.maximum(osl - 1.0, 1.0)
+    most = np.maximum(np.minimum(held, capacity), np.minimum(held, 1.0))
+    batch = most
+    for _ in range(24):
+        step = np.maximum(decode_s + slope_s * (batch - at), 0.2 * decode_s)
+        tpot = step + client.stall * batch * prefill_s / rounds
+        ttft = held_ttft(held, step, own_s, passes, client)
+        decoding = held * rounds * tpot / (rounds * tpot + ttft)
+        batch = 0.5 * batch + 0.5 * np.minimum(np.maximum(decoding, np.minimum(held, 1.0)), most)
+    wait = np.maximum(held - batch * (1.0 + ttft / (rounds * tpot)), 0.0) * rounds * tpot / batch
+    return batch, tpot, ttft + np.where(held > capacity, wait, 0.0)

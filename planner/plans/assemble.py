@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +24,13 @@ from planner.plans.operate import (
     operate,
     operation_objective,
 )
-from planner.plans.pareto import UNITS, Front, front_data
+from planner.plans.pareto import UNITS_OF, Front, front_data
 from planner.plans.placement import memory_summary, placement_rows
+from planner.plans.prefix import as_asked
+from planner.plans.prefix_rows import prefix_rows
 from planner.plans.provenance import provenance_of
 from planner.plans.resilience import resilience_rows
+from planner.plans.robust import Served, contexts_of
 from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price_rows
 from planner.plans.space import Space, configuration_count, declare_space
 from planner.plans.transition import Transition, transition_data
@@ -54,12 +58,14 @@ def assemble(
     least: Decision | None,
     front: Front | None = None,
     transition: Transition | None = None,
+    robust: Sequence[Served] = (),
 ) -> dict[str, Any]:
-    """The plan as canonical data. ``least``: the decision of least TPOT on this hardware, if one was found."""
+    """The plan as canonical data. ``least``: the decision of least TPOT on this hardware, if one was found; ``robust``: every
+    workload of a set, ``decision`` that of the inputs' own."""
     operation = operate(context, decision)
     inputs = context.inputs
     usual = at_value(context)
-    expected = operation if usual is context else operate(usual, decision, tuple(state.shares for state in operation.pools))
+    expected = operation if usual is context else operate(usual, decision, operation.placed)
     others = perturbed(usual, decision, expected)
     workload = inputs.workload
     spaces = declare_spaces(inputs, context)
@@ -85,11 +91,15 @@ def assemble(
     }
     if usual is not context:
         plan["worst_case"] = _worst_case(context, operation)
+    if robust:
+        plan["robust"] = [_robust(*pair) for pair in zip(contexts_of(inputs, decision.variant), robust, strict=True)]
     least = decision if least == decision else least and replace(least, experts=())
     least_operation = operate(at_variant(context, least.variant), least) if least else None
     if decision.experts:
         states = {state.decision.phase: state for state in operation.pools}
         plan["experts"] = [expert_rows(states[one.phase], one, workload.experts) for one in decision.experts]
+    if rows := prefix_rows(operation):
+        plan["prefix_cache"] = rows
     plan["explanation"] = explanation_of(context, operation, least_operation, plan)
     plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
     if front is not None:
@@ -99,7 +109,8 @@ def assemble(
     plan["provenance"] = provenance_of(inputs)
     plan["versions"] = {"planner": __version__, "catalogue": CATALOGUE_VERSION, "calibration": CALIBRATION}
     plan = canonical(plan)
-    plan["inputs"] = inputs.model_dump(mode="json", by_alias=True)
+    asked = inputs.model_copy(update={"workload": as_asked(workload)})
+    plan["inputs"] = asked.model_dump(mode="json", by_alias=True)
     return plan
 
 
@@ -135,6 +146,9 @@ def _pool(context: Context, state: PoolState) -> dict[str, Any]:
 
 def configuration(decision: PoolDecision, variant: Variant) -> dict[str, Any]:
     """The configuration object of a pool."""
+    prefix: dict[str, Any] = {} if variant.prefix is None else {"prefix_cache_point": variant.prefix}
+    if decision.prefix_rate is not None:
+        prefix["prefix_cache_requests_per_s"] = decision.prefix_rate
     return {
         "tp": decision.tp,
         "pp": decision.pp,
@@ -147,6 +161,7 @@ def configuration(decision: PoolDecision, variant: Variant) -> dict[str, Any]:
         "redundant_experts": variant.redundant,
         "kv_dtype": variant.kv_dtype,
         "period_limit_ms": None if decision.period_s is None else decision.period_s * 1e3,
+        **prefix,
     }
 
 
@@ -236,10 +251,27 @@ def _worst_case(context: Context, operation: Operation) -> dict[str, Any]:
     }
 
 
+def _robust(context: Context, served: Served) -> dict[str, Any]:
+    operation = served.operation or operate(context, served.decision)
+    others = perturbed(context, served.decision, operation)
+    cost = _cost(context, operation, others)
+    return {
+        "workload": context.inputs.workload.id,
+        "objective": operation_objective(context, operation),
+        "prediction": _prediction(context, operation, others),
+        "usd_per_million": cost["usd_per_million"],
+        "blended_interval": cost["blended_interval"],
+        "pools": short_pools(served.decision),
+        "nodes": dict(sorted(served.nodes.items())),
+    }
+
+
 def _meaning(options: Options, workload: Workload) -> str:
     """What a bound is proved for."""
     told = "proved against the model, not the machine"
-    if options.robust is not None:
+    if options.robust == "workloads":
+        return f"{told}, for one deployment that serves each of the workloads, at a batch and placement of its own"
+    if options.at_slow_end:
         return f"{told}, with every figure of profile and runtime at its slow end"
     if options.within_high:
         limits = (("TTFT", workload.ttft_s), ("TPOT", workload.tpot_s))
@@ -251,7 +283,7 @@ def _meaning(options: Options, workload: Workload) -> str:
     return told
 
 
-_UNITS = {**UNITS, "latency": "ms per output token"}
+_WORST = {None: "", "intervals": ", worst case", "workloads": ", worst workload"}
 
 
 def _certificate(
@@ -263,12 +295,12 @@ def _certificate(
     gap = relative_gap(objective, bound)
     result: dict[str, Any] = {
         "objective": objective,
-        "unit": _UNITS[options.objective] + (", worst case" if options.robust else ""),
+        "unit": UNITS_OF[options.objective] + _WORST[options.robust],
         "bound": bound,
         "gap": gap,
         "gap_allowed": options.gap,
         "proved": certificate.stopped is None and gap <= options.gap,
-        "space": space_summary(spaces),
+        "space": space_summary(spaces, context.inputs.workload),
         "nodes": dict(sorted(certificate.nodes.items())),
         "meaning": _meaning(options, context.inputs.workload),
     }
@@ -279,11 +311,14 @@ def _certificate(
 
 def declare_spaces(inputs: Inputs, context: Context) -> dict[Variant, Space]:
     """The declared space of every variant."""
-    return {variant: declare_space(at_variant(context, variant)) for variant in inputs.options.variants}
+    return {variant: declare_space(at_variant(context, variant)) for variant in inputs.variants}
 
 
-def space_summary(spaces: dict[Variant, Space]) -> dict[str, Any]:
+def space_summary(spaces: dict[Variant, Space], workload: Workload | None = None) -> dict[str, Any]:
     """Every axis of the declared space with its values, and the counts; shapes are those of the first variant."""
+    curve = None
+    if workload is not None and workload.prefix_cache is not None:
+        curve = [{"tokens_per_request_per_s": held, "hit_rate": hit} for held, hit in workload.prefix_cache.points]
     space = next(iter(spaces.values()))
     pools = {}
     for phase, pool in space.pools.items():
@@ -306,6 +341,7 @@ def space_summary(spaces: dict[Variant, Space]) -> dict[str, Any]:
         "kv_dtype": list(dict.fromkeys(variant.kv_dtype for variant in spaces)),
         "mtp": list(dict.fromkeys(variant.mtp for variant in spaces)),
         "redundant_experts": list(dict.fromkeys(variant.redundant for variant in spaces)),
+        **({} if curve is None else {"prefix_cache": curve}),
         "serving": [m for m, present in (("aggregated", space.aggregated), ("disaggregated", space.disaggregated)) if present],
         "pools": pools,
         "splits": len(space.splits),

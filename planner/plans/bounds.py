@@ -5,6 +5,8 @@ reciprocal of the time per output token. Proof texts close cells that need other
 tier problem at the cell's lowest batch; ``V<seconds>:<basis>`` the same with the period that the TTFT limit allows at that TPOT;
 ``I<seconds>:<basis>`` an optimal basis of the elastic problem, showing that no placement exists. ``W<rate>:<basis>`` and
 ``J<rate>:<basis>`` are B and I with the period that the TTFT limit allows at so many requests a second, for what serves more.
+All of them take a prefix cache as large as the rate asks that the TPOT or the proof states (B and I without a number: none), and
+what is faster keeps more.
 """
 
 from __future__ import annotations
@@ -112,6 +114,9 @@ def meets(charge: Charge, tpot: Column, ttft: Column) -> np.ndarray:
     return np.asarray(good)
 
 
+MANY_UNITS, MOST_REPLICAS = 16, 2.0**40
+
+
 def packing(
     context: Context, space: Space, charge: Charge, rate: Column, instance: Column, concurrency: Column
 ) -> tuple[Column, Column, Column]:
@@ -130,17 +135,22 @@ def packing(
                 good &= concurrency * charge.demand / rate <= charge.cap * (1 + 1e-12)
             packed = np.where(good, charge.demand / (rate * units * charge.unit_weights["mixed"]), 0.0)
         return packed, np.where(good, units, 1.0), np.where(good, needed, 0.0)
+    most = np.full_like(instance, MOST_REPLICAS)
+    if charge.cap is not None:
+        most = np.minimum(np.floor(charge.cap * (1 + 1e-12) / concurrency), MOST_REPLICAS)
+    place: np.ndarray | None = None
+    if declared.units - declared.least_units > MANY_UNITS:  # rows alike in both are weighed once
+        alike, place = np.unique(instance + 1j * most, return_inverse=True)
+        instance, most = alike.real, alike.imag
     best, units_best, replicas_best = np.zeros_like(instance), np.ones_like(instance), np.zeros_like(instance)
     for count in range(declared.least_units, declared.units + 1):
         devices = min(count * pool.unit_devices, declared.devices) - pool.spare_devices
-        replicas = np.floor(max(devices, 0) / instance)
-        if charge.cap is not None:
-            replicas = np.minimum(replicas, np.floor(charge.cap * (1 + 1e-12) / concurrency))
+        replicas = np.minimum(np.floor(max(devices, 0) / instance), most)
         value = replicas / (count * charge.unit_weights["mixed"])
         better = value > best * (1 + 1e-12)
         best = np.where(better, value, best)
         units_best, replicas_best = np.where(better, float(count), units_best), np.where(better, replicas, replicas_best)
-    return best, units_best, replicas_best
+    return (best, units_best, replicas_best) if place is None else (best[place], units_best[place], replicas_best[place])
 
 
 def mixed_merit(
@@ -176,8 +186,13 @@ def prefill_decision(group: PrefillRows, row: int) -> PoolDecision:
 
 
 def with_period(pool: PoolContext, decision: PoolDecision, tpot_s: float) -> PoolDecision:
-    """The decision with the longest period that the TTFT limit allows at TPOT ``tpot_s`` (``inf``: without any queue)."""
+    """The decision with the longest period that the TTFT limit allows at TPOT ``tpot_s`` (``inf``: without any queue), and a
+    prefix cache for the requests that are served then; of a pool that only prefills for one every ``tpot_s`` a rank."""
     limit = pool.inputs.workload.ttft_s
+    if pool.prefix is not None and decision.phase != "decode":
+        every = tpot_s * (pool.inputs.workload.output_tokens.mean - 1.0) / (decision.batch * decision.pp or 1.0)
+        every = tpot_s if decision.phase == "prefill" else every
+        decision = replace(decision, prefix_rate=round12(1.0 / every))
     if limit is None or decision.phase != "mixed":
         return decision
     period = largest_period(limit, tpot_s, decision.batch, decision.chunk, decision.dp, decision.pp, pool.inputs.workload)
@@ -250,7 +265,10 @@ def rate_of_merit(context: Context, space: Space, charge: Charge, group: MixedGr
 
 
 def at_rate(pool: PoolContext, decision: PoolDecision, rate: float) -> float:
-    """The TPOT at which one instance serves that many requests a second (s)."""
+    """The TPOT at which one instance serves that many requests a second (s); of one that only prefills the time from one request
+    of a rank to the next."""
+    if decision.phase == "prefill":
+        return decision.dp / rate
     rounds = pool.inputs.workload.output_tokens.mean - 1.0
     return decision.batch * decision.dp * decision.pp / (rounds * rate)
 

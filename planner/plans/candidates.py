@@ -20,6 +20,7 @@ from planner.plans.evaluate import (
     overflow_seconds,
     prefill_pass,
     prefill_seconds,
+    prefix_most,
 )
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.operate import busy_limit, handoff_time
@@ -100,9 +101,9 @@ class MixedGroup:
     def serve(self, row: np.ndarray, batch: Column) -> Mixed:
         """Exact service of rows at batches that fit."""
         shapes = self.shapes.take(row)
-        decode_s = self.step(row, batch)
+        decode_s, most = self.step(row, batch), prefix_most(self.pool, Candidates(shapes, batch, self.chunk[row]))
         return mixed_serving(
-            decode_s, self.prefill_s[row], batch, self.chunk[row], shapes, self.pool.inputs.workload, self.pool.accept
+            decode_s, self.prefill_s[row], batch, self.chunk[row], shapes, self.pool.inputs.workload, self.pool.accept, most
         )
 
     @cached_property
@@ -124,7 +125,10 @@ class MixedGroup:
             prefill_s = prefill_s.copy()
             decode_s[outside] = np.maximum(decode_s[outside], least["decode"])
             prefill_s[outside] = np.maximum(prefill_s[outside], least["prefill"])
-        return cell_bounds(self.pool, shapes, chunk, decode_s, prefill_s, cells.low, cells.high)
+        lost = ~np.isfinite(decode_s + prefill_s)
+        decode_s, prefill_s = np.where(lost, 1.0, decode_s), np.where(lost, 1.0, prefill_s)
+        tpot, ttft, rate, running = cell_bounds(self.pool, shapes, chunk, decode_s, prefill_s, cells.low, cells.high)
+        return np.where(lost, np.inf, tpot), np.where(lost, np.inf, ttft), np.where(lost, 0.0, rate), running
 
 
 def cell_bounds(
@@ -133,11 +137,12 @@ def cell_bounds(
     """Bounds over a cell from the pass times at its lowest batch, since no pass gets faster as the batch grows.
 
     TPOT is least at the lowest batch. ``X = 1 / ((n-1) (pp D / (a B)) + s P)`` grows as D falls and B grows: it is at most
-    its value at D of the lowest and B of the highest batch. TTFT is at least its part without a queue.
+    its value at D of the lowest and B of the highest batch. TTFT is at least its part without a queue. A prefix cache has most
+    room at the lowest batch.
     """
-    workload = pool.inputs.workload
-    at_low = mixed_serving(decode_s, prefill_s, low, chunk, shapes, workload, pool.accept)
-    at_high = mixed_serving(decode_s, prefill_s, high, chunk, shapes, workload, pool.accept)
+    workload, most = pool.inputs.workload, prefix_most(pool, Candidates(shapes, low, chunk))
+    at_low = mixed_serving(decode_s, prefill_s, low, chunk, shapes, workload, pool.accept, most)
+    at_high = mixed_serving(decode_s, prefill_s, high, chunk, shapes, workload, pool.accept, most)
     passes = np.maximum(np.ceil(workload.miss_tokens / chunk), 1.0)
     ttft = (passes + shapes.pp - 0.5) * (prefill_s + decode_s)
     return at_low.tpot_s, ttft, at_high.requests_per_s * (1.0 + 1e-9), low * shapes.dp * shapes.pp
@@ -230,9 +235,12 @@ class PrefillRows:
 
     def serve(self, row: np.ndarray, seconds: Column) -> tuple[Column, Column]:
         """``(requests/s of an instance at the busiest use the TTFT limit allows, seconds through the pipeline)``."""
-        workload = self.pool.inputs.workload
-        capacity, service, through = prefill_queue(seconds, self.chunk[row], self.shapes.take(row), workload)
-        return capacity * busy_limit(workload.ttft_s, through, service), through
+        workload, shapes, lost = self.pool.inputs.workload, self.shapes.take(row), ~np.isfinite(seconds)
+        capacity, service, through = prefill_queue(np.where(lost, 1.0, seconds), self.chunk[row], shapes, workload)
+        rate = np.where(lost, 0.0, capacity * busy_limit(workload.ttft_s, through, service))
+        through = np.where(lost, np.inf, through)
+        most = prefix_most(self.pool, Candidates(shapes, np.zeros(len(row)), self.chunk[row]))
+        return rate if most is None else np.minimum(rate, most * shapes.dp), through
 
 
 def prefill_rows(pool: PoolContext, space: PoolSpace) -> list[PrefillRows]:
@@ -244,7 +252,7 @@ def prefill_rows(pool: PoolContext, space: PoolSpace) -> list[PrefillRows]:
         chunk = np.repeat(np.array(space.chunks, dtype=float), count)
         rows = Candidates(shapes.take(index), np.zeros(len(index)), chunk)
         seconds = prefill_seconds(pool, rows.shapes, chunk)
-        fits = (memory_need(pool, rows).short <= 0.0) & (not pool.displaced)
+        fits = (memory_need(pool, rows).short <= 0.0) & (not pool.displaced) & (pool.prefix is None or not pool.tiers)
         least = seconds
         if pool.tiers and not fits.all():
             moved = overflow_seconds(pool, rows, {"prefill": prefill_pass(pool, rows.shapes, chunk)})["prefill"]
@@ -255,4 +263,4 @@ def prefill_rows(pool: PoolContext, space: PoolSpace) -> list[PrefillRows]:
 
 def handoff_columns(context: Context, space: PoolSpace) -> list[Column]:
     """Hand-off seconds per group of shapes."""
-    return [handoff_time(context, shapes) for shapes in space.shapes]
+    return [handoff_time(context.pool("decode"), shapes) for shapes in space.shapes]

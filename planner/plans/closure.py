@@ -55,6 +55,11 @@ _NODE = re.compile(
 )
 Entry = tuple[str, str, Any, Any]
 Shape = tuple[str, int, int, int, int, int, int]
+Nodes = dict[Shape, list[tuple[int, int, str]]]
+Row = tuple[int, int]
+"""A group of candidates and a row of it."""
+Instance = tuple[int, float, float]
+"""Devices, requests/s, and the seconds through it or the TPOT."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +96,28 @@ def claims_of(inputs: Inputs, plan: Plan) -> list[Claim]:
 
 def space_violations(inputs: Inputs, plan: Plan) -> list[Entry]:
     """``(path, equation, expected, found)`` for every cell of every variant that a bound does not cover."""
+    if inputs.workloads:
+        from planner.plans.robust_closure import robust_space_violations
+
+        return robust_space_violations(inputs, plan)
     claims, found = claims_of(inputs, plan), []
-    labels = [variant.label for variant in inputs.options.variants]
+    labels = [variant.label for variant in inputs.variants]
     for claim in claims:
         for name in claim.nodes:
-            if " ".join(name.split(" ", 3)[:3]) not in labels:
+            if not any(name.startswith(f"{label} ") for label in labels):
                 where = f"{claim.path}.nodes"
                 return [(where, "certificate: the node's variant is one of the space", sorted(labels), name[:80])]
     for pins in dict.fromkeys(claim.pins for claim in claims):
         inside = restricted(inputs, pins) if pins else inputs
-        for variant in inside.options.variants if inside else ():
-            walk = _Walk(build_context(inside or inputs, variant))
+        for variant in inside.variants if inside else ():
+            walk = Walk(build_context(inside or inputs, variant))
             for claim in claims:
                 if claim.pins == pins:
                     found += walk.violations(claim)
     return found
 
 
-class _Walk:
+class Walk:
     """The space of one variant; what does not depend on a claim is computed once."""
 
     def __init__(self, context: Context) -> None:
@@ -131,8 +140,8 @@ class _Walk:
         allowed = merit_of_objective(context, claim.bound) * (1.0 + SLACK)
         start = len(self.label)
         try:
-            nodes = _parse_nodes({name[start:]: proof for name, proof in claim.nodes.items() if name.startswith(self.label)})
-            found = list(_mixed(context, self.space, charge, allowed, self.mixed, nodes))
+            nodes = parse_nodes({name[start:]: proof for name, proof in claim.nodes.items() if name.startswith(self.label)})
+            found = [entry for _, entry in open_rows(context, self.space, charge, allowed, self.mixed, nodes)]
             if self.space.disaggregated:
                 found += _disaggregated(context, self.space, charge, allowed, self.prefill, self.decode, nodes)
         except InputError as error:
@@ -140,8 +149,9 @@ class _Walk:
         return [(f"{claim.path}.{key}", equation, expected, value) for key, equation, expected, value in found]
 
 
-def _parse_nodes(nodes: dict[str, str]) -> dict[Shape, list[tuple[int, int, str]]]:
-    table: dict[Shape, list[tuple[int, int, str]]] = {}
+def parse_nodes(nodes: dict[str, str]) -> Nodes:
+    """Stored nodes by shape: lowest and highest batch, proof."""
+    table: Nodes = {}
     for name, proof in nodes.items():
         match = _NODE.fullmatch(name)
         if not match:
@@ -152,9 +162,7 @@ def _parse_nodes(nodes: dict[str, str]) -> dict[Shape, list[tuple[int, int, str]
     return table
 
 
-def _segments(
-    nodes: dict[Shape, list[tuple[int, int, str]]], decision: PoolDecision, low: int, high: int
-) -> list[tuple[int, int, list[tuple[int, int, str]]]]:
+def _segments(nodes: Nodes, decision: PoolDecision, low: int, high: int) -> list[tuple[int, int, list[tuple[int, int, str]]]]:
     """``low..high`` cut at the borders of the stored nodes of that shape: each piece with the proofs (first and last
     batch, text) that hold on it. A proof at a node's lowest batch holds on the whole node, since no pass gets faster as the
     batch grows."""
@@ -167,19 +175,21 @@ def _segments(
     ]
 
 
-def _undercut(path: str, found: Any) -> Entry:
+def undercut(path: str, found: Any) -> Entry:
+    """What is above the bound."""
     return (path, "certificate: no configuration of the space undercuts the bound", "closed", found)
 
 
-def _mixed(
+def open_rows(
     context: Context,
     space: Space,
     charge: Charge,
     allowed: float,
     groups: list[MixedGroup],
-    nodes: dict[Shape, list[tuple[int, int, str]]],
-) -> Iterator[Entry]:
-    for group in groups:
+    nodes: Nodes,
+) -> Iterator[tuple[Row, Entry]]:
+    """The rows of aggregated serving with a cell that is above what is allowed."""
+    for number, group in enumerate(groups):
         pool, cells = group.pool, group.cells
         if not len(cells.row):
             continue
@@ -202,7 +212,8 @@ def _mixed(
                 )
                 exact = np.where(meets(charge, served.tpot_s, served.ttft_s), exact, 0.0)
                 if exact.max() > allowed:
-                    yield _undercut("bound", f"{decision} reaches a merit of {exact.max():.12g}, above {allowed:.12g}")
+                    said = f"{decision} reaches a merit of {exact.max():.12g}, above {allowed:.12g}"
+                    yield (number, row), undercut("bound", said)
                 continue
             for start, end, proofs in _segments(nodes, decision, low, high):
                 bounded = float(merit[i])
@@ -214,7 +225,7 @@ def _mixed(
                         reached = placed_merit(context, space, charge, group, row, start, end, weigh, shown)[0]
                     bounded = min(bounded, reached)
                 if bounded > allowed:
-                    yield _undercut("nodes", f"{decision}, batches {start}-{end}: merit bound {bounded:.12g}")
+                    yield (number, row), undercut("nodes", f"{decision}, batches {start}-{end}: merit bound {bounded:.12g}")
 
 
 def _disaggregated(
@@ -224,9 +235,10 @@ def _disaggregated(
     allowed: float,
     prefill_groups: list[PrefillRows],
     decode_groups: list[DecodeGroup],
-    nodes: dict[Shape, list[tuple[int, int, str]]],
+    nodes: Nodes,
 ) -> list[Entry]:
-    prefill, decode = _prefill_table(prefill_groups, nodes), _decode_table(decode_groups, charge, nodes)
+    prefill = [known for _, known in prefill_table(prefill_groups, nodes)]
+    decode = [known for _, known in decode_table(decode_groups, charge, nodes)]
     prefill_devices, decode_devices, weight = split_table(context, space, charge)
     if not prefill or not decode:
         return []
@@ -241,15 +253,16 @@ def _disaggregated(
         )
         merit = float(np.max(merit_of_rates(rate, weight, charge), initial=0.0))
     if merit > allowed:
-        return [_undercut("bound", f"some split reaches a merit of up to {merit:.12g}, above {allowed:.12g}")]
+        return [undercut("bound", f"some split reaches a merit of up to {merit:.12g}, above {allowed:.12g}")]
     return []
 
 
-def _prefill_table(groups: list[PrefillRows], nodes: dict[Shape, list[tuple[int, int, str]]]) -> list[tuple[int, float, float]]:
+def prefill_table(groups: list[PrefillRows], nodes: Nodes) -> list[tuple[Row, Instance]]:
+    """What every row serves at most."""
     table = []
-    for group in groups:
+    for number, group in enumerate(groups):
         pool, seconds = group.pool, np.where(group.fits, group.seconds, group.least_seconds)
-        usable = group.fits.copy()
+        usable, most = group.fits.copy(), np.full(len(seconds), np.inf)
         for i in np.flatnonzero(~group.fits):
             if not pool.tiers:
                 continue
@@ -257,22 +270,27 @@ def _prefill_table(groups: list[PrefillRows], nodes: dict[Shape, list[tuple[int,
             usable[i] = True
             for _, _, proofs in _segments(nodes, decision, 0, 0):
                 for _, _, proof in proofs:
-                    least = proven(pool, decision, proof).seconds
+                    shown = proven(pool, decision, proof)
+                    if shown.but_below:
+                        above = group.serve(np.array([i]), np.array([shown.seconds]))[0][0] if np.isfinite(shown.seconds) else 0.0
+                        most[i] = min(most[i], max(shown.but_below, float(above)))
+                        continue
+                    least = shown.seconds
                     usable[i] &= bool(np.isfinite(least))
                     seconds[i] = max(seconds[i], least) if np.isfinite(least) else seconds[i]
         rate, through = group.serve(np.arange(len(seconds)), seconds)
+        rate = np.minimum(rate, most)
         for i in np.flatnonzero(usable & (rate > 0.0)):
-            table.append((int(group.shapes.devices[i]), float(rate[i]), float(through[i])))
+            table.append(((number, int(i)), (int(group.shapes.devices[i]), float(rate[i]), float(through[i]))))
     return table
 
 
-def _decode_table(
-    groups: list[DecodeGroup], charge: Charge, nodes: dict[Shape, list[tuple[int, int, str]]]
-) -> list[tuple[int, float, float]]:
-    """Every fitting batch exactly; the rest by the better of its bound and a stored proof."""
+def decode_table(groups: list[DecodeGroup], charge: Charge, nodes: Nodes) -> list[tuple[Row, Instance]]:
+    """Every fitting batch exactly, or where nothing but the rate counts the best of a row; the rest by the better of bound and
+    stored proof."""
     limit = charge.longest_tpot_s * (1 + 1e-12)
-    table: list[tuple[int, float, float]] = []
-    for group in groups:
+    table: list[tuple[Row, Instance]] = []
+    for number, group in enumerate(groups):
         pool, cells = group.pool, group.cells
         if not len(cells.row):
             continue
@@ -285,10 +303,13 @@ def _decode_table(
             good = tpot <= limit
             size = group.shapes.devices[row].astype(int)
             if charge.cap is None and charge.objective != "latency":
-                for one in np.unique(size[good]):
-                    table.append((int(one), float(rate[good & (size == one)].max()), 0.0))
+                most = np.zeros(len(group.shapes.tp))
+                np.maximum.at(most, row[good], rate[good])
+                best = np.flatnonzero(most > 0.0)
+                table += [((number, int(i)), (int(group.shapes.devices[i]), float(most[i]), 0.0)) for i in best]
             else:
-                table += [(int(a), float(b), float(c)) for a, b, c in zip(size[good], rate[good], tpot[good], strict=True)]
+                columns = zip(row[good], size[good], rate[good], tpot[good], strict=True)
+                table += [((number, int(i)), (int(a), float(b), float(c))) for i, a, b, c in columns]
         for i in np.flatnonzero(~cells.fits & (least <= limit)) if pool.tiers else []:
             at, low, high = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
             size_here = int(group.shapes.devices[at])
@@ -303,5 +324,5 @@ def _decode_table(
                     r = min(r, float(group.serve(where, np.array([float(end)]), least_s)[0][0]))
                     t = max(t, float(group.serve(where, np.array([float(start)]), least_s)[1][0]))
                 if t <= limit and np.isfinite(t):
-                    table.append((size_here, r, t))
+                    table.append(((number, at), (size_here, r, t)))
     return table

@@ -6,6 +6,10 @@ from typing import Any
 
 from planner.plans.inputs import Context
 from planner.plans.operate import Operation
+from planner.plans.pareto import UNITS_OF
+from planner.plans.prefix import ITEM
+from planner.plans.prefix_rows import cache_binds, prefix_lines
+from planner.workload import Workload
 
 WORTH_PRINTING_USD = 1e-4
 """Smaller hourly values per unit and device are not put into words; ``shadow_prices`` has them all."""
@@ -42,9 +46,16 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
     offload = []
     for state, pool in zip(operation.pools, plan["pools"], strict=True):
         for row in pool["placement"]:
-            if row["tier"] != pool["memory"]["tier"]:
+            if row["tier"] != pool["memory"]["tier"] and ITEM not in row["item"]:
                 where = f"{row['share']:.1%} of {row['item']} ({gb(row['bytes'])}) lies in {row['tier']}, {row['access']}"
                 offload.append(f"{pool['phase']} pool: {where}")
+        for kept in plan.get("prefix_cache", []) if "prefill" in state.decision.phases else []:
+            offload += [
+                f"{pool['phase']} pool: {tier['share']:.1%} of the prefix cache ({gb(tier['bytes'])}) lies in {tier['tier']}, "
+                "fetched ahead of the pass that needs it"
+                for tier in kept["tiers"]
+                if tier["tier"] != pool["memory"]["tier"]
+            ]
         for phase in state.decision.phases:
             extra = _exposed(state, phase)
             if extra > 0.0 and any(row["tier"] != pool["memory"]["tier"] for row in pool["placement"]):
@@ -64,7 +75,7 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
             limits.append(
                 f"{name.upper()} {high:.4g} ms at the slow end of the model's interval, of the {asked * 1e3:g} ms allowed"
             )
-        elif "worst_case" not in plan and limit is not None and high is not None and high > limit * 1e3:
+        elif not {"worst_case", "robust"} & set(plan) and limit is not None and high is not None and high > limit * 1e3:
             limits.append(
                 f"limits bind the expected mean; at the slow end of the model's interval {name.upper()} is {high:.0f} ms: "
                 "plan with --slo-on high to stay within the limit even then"
@@ -80,11 +91,23 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         limits.append(f"the least TPOT in the space that meets the other limits is {least.tpot_s * 1e3:.4f} ms")
     worth = []
     for row in plan["shadow_prices"]:
-        if row["usd_per_hour_per_unit"] >= WORTH_PRINTING_USD:
+        if row["unit"].startswith("unit"):
+            count = round(row["valid_to"] - row["valid_from"])
+            many = f" where {count} are added at once" if count > 1 else ""
+            worth.append(
+                f"one more {row['unit']} of {row['resource']} is worth {row['usd_per_hour_per_unit']:.4g} USD an hour{many}, and "
+                f"costs {context.pools[row['pool']].usd_per_unit_hour:.4g}"
+            )
+        elif row["usd_per_hour_per_unit"] >= WORTH_PRINTING_USD:
             worth.append(
                 f"one more {row['unit']} of {row['resource']} on each device of the {row['pool']} pool is worth "
                 f"{row['usd_per_hour_per_unit']:.4g} USD per device and hour, the configuration kept"
             )
+    curve = workload.prefix_cache
+    if curve is not None:
+        lines += prefix_lines(plan.get("prefix_cache", []), len(curve.points) - 1, cache_binds(operation)) or [
+            f"no prefix cache: each of the {len(curve.points) - 1} points of the workload's curve serves no better than none"
+        ]
     for row in plan.get("experts", ()):
         copies = row["ranks"] * row["slots_per_rank"] - 1 - max(max(layer) for layer in row["physical_to_logical"])
         load = row["fullest_over_mean"]
@@ -98,17 +121,12 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         "below_device_memory": offload or ["everything lies in device memory"],
         "conversions": conversions,
         "limits": limits,
+        **({"robust": _robust(context, plan["robust"])} if "robust" in plan else {}),
         "resilience": [_loss(row) for row in plan["resilience"]],
         "worth": worth,
         "defaults": [
             f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
-            f"prefix hits {workload.prefix_hit:.1%}"
-            + (
-                " (the entries lie in device memory already: keeping and loading them is not charged)"
-                if workload.prefix_hit
-                else ""
-            )
-            + f" ({workload.source})",
+            f"prefix hits {workload.prefix_hit:.1%}{_hits(workload)} ({workload.source})",
             f"runtime {inputs.runtime.id}: {inputs.runtime.name}",
             f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}{_at(inputs.prices.site)}, "
             f"utilisation {context.utilisation:g}",
@@ -118,6 +136,16 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
             f"about {operation.concurrency:.0f} in flight; time per token is that at capacity, so no shorter than at this load",
         ],
     }
+
+
+def _hits(workload: Workload) -> str:
+    """What a hit costs."""
+    if workload.prefix_cache is not None:
+        how = "chosen from the curve; entries are kept and brought back, writing them out is not charged"
+        return f" ({how}; curve: {workload.prefix_cache.source})"
+    if not workload.prefix_hit:
+        return ""
+    return " (the entries lie in device memory already: keeping and loading them is not charged)"
 
 
 def _leading(plan: dict[str, Any]) -> list[tuple[str, str, float]]:
@@ -145,6 +173,22 @@ def _loss(row: dict[str, Any]) -> str:
     again = "it starts" if row["instances_restarted"] == 1 else f"{row['instances_restarted']} start"
     after = f"{row['requests_per_s_restarted']:.6g} requests/s ({row['share_restarted']:.1%})"
     return f"{text}; {again} again on idle devices, for {after}"
+
+
+def _robust(context: Context, rows: list[dict[str, Any]]) -> list[str]:
+    """Who decides, how the others fare, and under a demand whose load fills the deployment most."""
+    inputs, unit = context.inputs, UNITS_OF[context.inputs.options.objective]
+    chosen = next(row for row in rows if row["workload"] == inputs.workload.id)
+    others = "; ".join(f"{row['workload']} {row['objective']:.4g}" for row in rows if row is not chosen)
+    lines = [
+        f"one deployment serves {', '.join(row['workload'] for row in rows)}, one at a time, each at its own batch and placement",
+        f"{chosen['workload']} decides: it fares worst, at {chosen['objective']:.4g} {unit}; {others}",
+    ]
+    if context.demand is not None:
+        filled = [(row["prediction"]["requests_per_s"] / row["prediction"]["capacity_requests_per_s"], row) for row in rows]
+        share, fullest = max(filled, key=lambda entry: entry[0])
+        lines.append(f"{fullest['workload']} fills it most: its demand is {share:.1%} of what the deployment can serve of it")
+    return lines
 
 
 def _at(site: str | None) -> str:

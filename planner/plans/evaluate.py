@@ -19,6 +19,7 @@ from planner.performance import PassTimes, decode_load, pass_times, prefill_load
 from planner.performance.passes import prefill_passes
 from planner.performance.rates import TierRate
 from planner.plans.inputs import PoolContext
+from planner.plans.prefix import rate_within
 
 Mask = NDArray[np.bool_]
 
@@ -110,7 +111,7 @@ def memory_need(pool: PoolContext, rows: Candidates) -> Need:
 
 def largest_fitting_batch(pool: PoolContext, shapes: Shapes, chunk: Column, limit: int) -> Column:
     """Largest batch (0 if none) with everything in device memory; the need grows with the batch, so bisection finds it."""
-    if pool.displaced:
+    if pool.displaced or (pool.prefix is not None and pool.tiers and np.any(chunk > 0.0)):  # then all are placed
         return np.zeros_like(shapes.tp)
     low, high = np.zeros_like(shapes.tp), np.full_like(shapes.tp, float(limit))
 
@@ -126,6 +127,19 @@ def largest_fitting_batch(pool: PoolContext, shapes: Shapes, chunk: Column, limi
         high = np.where(ok, high, np.minimum(high, middle - 1.0))
         high = np.maximum(high, low)
     return low
+
+
+def prefix_most(pool: PoolContext, rows: Candidates) -> Column | None:
+    """Requests/s of a rank whose prefix cache fits into all its memories together; no placement serves more (``None``: it has no
+    prefix cache). Tables, of which devices may share a copy, count as if they took nothing."""
+    if pool.prefix is None or not np.any(rows.chunk > 0.0):
+        return None
+    workload, runtime = pool.inputs.workload, pool.inputs.runtime
+    room = pool.rates.memory_bytes - sum(reserved_bytes(pool, rows).values(), np.zeros_like(rows.batch))
+    if pool.tiers:
+        room = room + table_need(pool, rows) + sum(tier.capacity for tier in allowed_tiers(pool))
+    sequences = admitted_sequences(pool, rows)
+    return rate_within(pool.prefix, pool.pieces, rows.shapes, sequences, workload.reserved_tokens, runtime.page_tokens, room)
 
 
 def allowed_tiers(pool: PoolContext) -> list[TierRate]:
@@ -150,6 +164,9 @@ WEIGHTS_OF_EXPOSURE = (0.0, 0.3, 0.6, 0.85)
 NO_PLACEMENT = 1e6
 """Factor on the bound of a pass whose items do not fit into all memories together, of which any bound holds."""
 
+CROWDED = 1e-6
+"""Share of device memory by which buffers must exceed it to rule out every placement: more than a solver lets pass."""
+
 
 def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, PassTimes]) -> dict[str, Column]:
     """Least time per phase that moving what overflows takes, whatever the placement (s on the fullest stage).
@@ -158,11 +175,13 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
     there, all at once, which takes at least G seconds in all, or fetches what it turns out to need, which takes of G and also
     adds to the pass: it takes at least the pass F0 with everything in device memory and the exposed fetches F. So for any weight
     ``w`` in 0..1 the pass takes at least ``w (F0 + F) + (1 - w) G``, which for the items that overflow is a fractional knapsack:
-    those that cost least per byte held, by the cheaper of both ways, go first. Buffers, the barrier between layers and other
-    windows that read a cache only add to it. Tables count as not read, whatever rows are popular.
+    those that cost least per byte held, by the cheaper of both ways, go first. Buffers, the barrier between layers, other
+    windows that read a cache, what is written (a link may carry it the other way at no cost to reads) and what networks of the
+    same contention group carry only add to it. Tables count as not read, whatever rows are popular.
 
     The same holds of what fits neither into device memory nor into the faster of the other memories, at the rates of the rest;
-    of tables, of which devices may share a copy, that may be nothing.
+    of tables, of which devices may share a copy, that may be nothing. Where not even the buffers fit, nothing does: an item of n
+    layers of a stage takes room for what min(n, 2) of its layers need in a pass, wherever it lies.
     """
     tiers = allowed_tiers(pool)
     need = memory_need(pool, rows)
@@ -172,7 +191,7 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
     shared = table_need(pool, rows)
     result: dict[str, Column] = {}
     for phase, times in passes.items():
-        held, needed, whole = _movable(pool, rows, times, need.stage)
+        held, needed, whole, buffers = _movable(pool, rows, times, need.stage)
         resident = np.stack(times.stage_times())[need.stage, np.arange(len(over))]
         least = np.zeros_like(rows.batch)
         for faster in range(len(tiers)):
@@ -188,7 +207,9 @@ def overflow_seconds(pool: PoolContext, rows: Candidates, passes: dict[str, Pass
                 least = np.where(short > 0.0, np.maximum(least, moved), least)
         least = least * pool.rates.residual * (1.0 - 1e-9)
         beyond = over - shared - sum(tier.capacity for tier in tiers)
-        result[phase] = np.where(beyond > 1.0, least * NO_PLACEMENT, least)
+        least = np.where(beyond > 1.0, least * NO_PLACEMENT, least)
+        crowded = need.reserve + np.sum(buffers, axis=0) > need.usable * (1.0 + CROWDED)
+        result[phase] = np.where(crowded & (over > 0.0), np.inf, least)
     return result
 
 
@@ -211,20 +232,23 @@ def table_need(pool: PoolContext, rows: Candidates) -> Column:
     return total
 
 
-def _movable(pool: PoolContext, rows: Candidates, times: PassTimes, stage: NDArray[np.intp]) -> tuple[Column, Column, Column]:
-    """``(bytes held, bytes that a pass needs, bytes that it streams)`` of every item on a stage; where both are moved alike, a
-    pass need not wait to know what it needs."""
+def _movable(
+    pool: PoolContext, rows: Candidates, times: PassTimes, stage: NDArray[np.intp]
+) -> tuple[Column, Column, Column, Column]:
+    """``(bytes held, bytes that a pass needs to read, bytes that it reads if it streams)`` of every item on a stage; where both
+    are moved alike, a pass need not wait to know what it needs."""
     workload, runtime = pool.inputs.workload, pool.inputs.runtime
     sequences = admitted_sequences(pool, rows)
     zeros = np.zeros_like(rows.batch)
     layers = [(*row, *(0 for _ in pool.pieces.draft)) for row in pool.pieces.stage_table(rows.shapes.pp)]
     layers[-1] = (*layers[-1][: len(pool.pieces.windows)], *(w.layers for w in pool.pieces.draft))
     count, repeat = np.array(layers, dtype=float)[stage], np.array(times.repeats)[stage]
-    found: list[tuple[Column, Column, Column]] = []
+    found: list[tuple[Column, Column, Column, Column]] = []
 
     def add(number: int, held: Column, needed: Column, whole: Column) -> None:
         runs = np.minimum(count[:, number], repeat[:, number])
-        found.append((held * count[:, number], np.minimum(needed, held) * runs, np.minimum(whole, held) * runs))
+        needed = np.minimum(needed, held)
+        found.append((held * count[:, number], needed * runs, np.minimum(whole, held) * runs, needed * np.minimum(runs, 2.0)))
 
     for number, window in enumerate((*pool.pieces.windows, *pool.pieces.draft)):
         for index, block in enumerate(window.blocks):
@@ -245,7 +269,7 @@ def _movable(pool: PoolContext, rows: Candidates, times: PassTimes, stage: NDArr
                 size = cache_bytes_per_sequence(entry, workload.reserved_tokens, runtime.page_tokens)
                 cache = cache + np.ceil(size / cache_ways(rows.shapes, entry.tensor_axis)) * sequences
                 moves = times.windows[number][index].cache_moves(place)
-                needed, whole = needed + moves.needed, whole + moves.whole
+                needed, whole = needed + (moves.needed - moves.written), whole + (moves.whole - moves.written)
             add(number, cache, needed, whole)
-    held, needed, whole = (np.stack(column) for column in zip(*found, strict=True))
-    return held, needed, whole
+    held, needed, whole, buffers = (np.stack(column) for column in zip(*found, strict=True))
+    return held, needed, whole, buffers

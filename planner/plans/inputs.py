@@ -19,6 +19,7 @@ from planner.performance import Rates, resolve_rates, slow_corner
 from planner.performance.serving import tokens_per_step
 from planner.plans.constraints import MOST, Constraint, forbidden_places, homeless, kept
 from planner.plans.experts import with_use
+from planner.plans.prefix import ITEM, PrefixUse, at_point, points_of, prefix_use
 from planner.plans.schema import Experts, FrontPool
 from planner.plans.table_use import with_table_use
 from planner.prices import OwnedPrices
@@ -39,11 +40,14 @@ class Variant(NamedTuple):
     mtp: int
     redundant: int = 0
     """Expert slots of a rank and layer beyond its part of the experts, for copies."""
+    prefix: int | None = None
+    """The point of the workload's hit-rate curve (0: no prefix cache); ``None`` where it has no curve."""
 
     @property
     def label(self) -> str:
         """As it is written in names of nodes."""
-        return f"kv-{self.kv_dtype} mtp{self.mtp} redundant{self.redundant}"
+        point = "" if self.prefix is None else f" prefix{self.prefix}"
+        return f"kv-{self.kv_dtype} mtp{self.mtp} redundant{self.redundant}{point}"
 
 
 class Options(BaseModel):
@@ -81,8 +85,9 @@ class Options(BaseModel):
     """Most bytes to move where the plan takes over from another."""
     pareto: Annotated[int, Field(ge=2, le=50)] | None = None
     """Points of the front of cost (or throughput) against speed of one user."""
-    robust: Literal["intervals"] | None = None
-    """Plan for the worst case over the intervals of profile and runtime (see ``performance.slow_corner``)."""
+    robust: Literal["intervals", "workloads"] | None = None
+    """Plan for the worst case over the intervals of profile and runtime (see ``performance.slow_corner``), or over several
+    workloads (see ``plans.robust``)."""
     high_ttft_s: _Positive | None = None
     high_tpot_s: _Positive | None = None
     """Limits on the 90th percentile of the prediction; the search sets limits on the expected value (those of the workload) that
@@ -109,9 +114,18 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _one_caution(self) -> Options:
         if self.within_high and self.robust is not None:
+            if self.robust == "workloads":
+                raise ValueError("is not built for a set of workloads: leave out --slo-on high or --robust workloads")
             raise ValueError("robust keeps the limits in the worst case already: leave out --slo-on high")
         if self.within_high and self.pareto is not None:
             raise ValueError("the points of a front have limits of their own: leave out --slo-on high or --pareto")
+        return self
+
+    @model_validator(mode="after")
+    def _one_worst_case(self) -> Options:
+        for name in ("pareto", "concurrency") if self.robust == "workloads" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is not built for a set of workloads: leave out --{name} or --robust workloads")
         return self
 
     @model_validator(mode="after")
@@ -120,6 +134,11 @@ class Options(BaseModel):
             asked = f"kv_dtype {', '.join(self.kv_dtype)} and mtp {', '.join(str(n) for n in self.mtp)}"
             raise ValueError(f"constraints leave nothing of {asked}: name more with --kv-dtype or --mtp")
         return self
+
+    @property
+    def at_slow_end(self) -> bool:
+        """Whether every figure of profile and runtime counts at its slow end."""
+        return self.robust == "intervals"
 
     @property
     def within_high(self) -> bool:
@@ -167,6 +186,35 @@ class Inputs(BaseModel):
     options: Options
     previous: Previous | None = None
     """The plan to take over from, where there is one."""
+    workloads: Annotated[tuple[Workload, ...], Field(max_length=16)] = ()
+    """With ``Options.robust`` ``workloads`` those that one deployment serves; ``workload`` is then one of them, the one that
+    decides in a plan."""
+
+    @model_validator(mode="after")
+    def _several(self) -> Inputs:
+        if (self.options.robust == "workloads") != bool(self.workloads):
+            raise ValueError("workloads: several go with --robust workloads, and it with several")
+        if self.workloads and (len({load.id for load in self.workloads}) < max(len(self.workloads), 2)):
+            raise ValueError("workloads: give two or more, each once")
+        if self.workloads and self.workload not in self.workloads:
+            raise ValueError("workload is none of workloads")
+        if any(load.experts != self.workload.experts for load in self.workloads):
+            raise ValueError("workloads: must use experts alike, since one placement of them serves all")
+        if self.workloads and self.previous is not None:
+            raise ValueError("workloads: taking over from a plan is not built for several")
+        return self
+
+    @model_validator(mode="after")
+    def _one_curve(self) -> Inputs:
+        if any(load.prefix_cache is not None for load in self.workloads):
+            raise ValueError("workloads: choosing a prefix cache is not built for several; give prefix_hit in its place")
+        return self
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Those of the options, each with every point of the workload's hit-rate curve."""
+        points = points_of(self.workload)
+        return tuple(variant._replace(prefix=point) for variant in self.options.variants for point in points)
 
     @model_validator(mode="after")
     def _pools(self) -> Inputs:
@@ -215,6 +263,8 @@ class PoolContext:
     accept: float
     forbidden: frozenset[tuple[str, str]] = frozenset()
     """``(item, memory)`` that constraints rule out."""
+    prefix: PrefixUse | None = None
+    """The prefix cache of what prefills here."""
 
     @property
     def system(self) -> System:
@@ -307,12 +357,14 @@ class Context:
 
 
 def build_context(inputs: Inputs, variant: Variant | None = None) -> Context:
-    """Resolve dtypes, layouts, rates and prices of a variant (default the first asked); with ``Options.robust`` at the slow end
-    of every figure.
+    """Resolve dtypes, layouts, rates and prices of a variant (default the first asked); with ``--robust intervals`` at the slow
+    end of every figure.
 
     ``InputError`` where an option contradicts the hardware or the model.
     """
-    chosen = variant or inputs.options.variants[0]
+    chosen = variant or inputs.variants[0]
+    if chosen.prefix is not None:
+        inputs = inputs.model_copy(update={"workload": at_point(inputs.workload, chosen.prefix)})
     return Context(inputs, chosen, {phase: _pool(inputs, selection, chosen) for phase, selection in inputs.hardware.items()})
 
 
@@ -323,20 +375,35 @@ def at_variant(context: Context, variant: Variant) -> Context:
 
 def at_value(context: Context) -> Context:
     """The same problem with every figure at its value."""
-    if context.inputs.options.robust is None:
+    if not context.inputs.options.at_slow_end:
         return context
     pools = {}
     for phase, pool in context.pools.items():
         selection = context.inputs.hardware[phase]
         hour = system_hour(selection.system, context.inputs.prices, selection.system.capex.value)
-        rates = resolve_rates(selection.system, context.inputs.runtime)
+        rates = resolve_rates(selection.system, pool.inputs.runtime)
         pools[phase] = replace(pool, selection=selection, rates=rates, usd_per_hour=hour)
     return replace(context, pools=pools)
 
 
+def main_dtype(model: Model) -> str:
+    """The dtype that most parameters of a model are multiplied in, experts counted whole."""
+    found: dict[str, float] = {}
+    for block in model.blocks:
+        for group in block.weights:
+            for tensor in group.tensors:
+                dtype = FORMATS[tensor.format].compute_dtype
+                found[dtype] = found.get(dtype, 0.0) + float(tensor.parameters) * group.count * block.layers
+    return max(sorted(found), key=found.__getitem__)
+
+
 def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> PoolContext:
+    if inputs.runtime.calibrated:
+        weights = main_dtype(with_weight_dtype(inputs.model, inputs.options.weight_dtype))
+        runtime = inputs.runtime.on(selection.system.device.id, inputs.model.id, weights)
+        inputs = inputs.model_copy(update={"runtime": runtime})
     system, runtime, options = selection.system, inputs.runtime, inputs.options
-    if options.robust is not None:
+    if options.at_slow_end:
         system, runtime = slow_corner(system, runtime)
         selection = selection.model_copy(update={"system": system})
     supported = set(system.device.compute)
@@ -372,17 +439,21 @@ def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> Poo
     memories[rates.memory_id] = (rates.memory_id, rates.memory_kind, "device")
     elsewhere = {name for s in inputs.hardware.values() for t in s.system.tiers for name in (t.id, t.kind, t.role)}
     names, tiers = item_names(pieces), _allowed_tiers(inputs, rates, system.id)
-    forbidden = forbidden_places(options.constraints, names, memories, elsewhere)
+    prefix, known = prefix_use(inputs.workload, variant.prefix), [*names, ITEM] if inputs.workload.prefix_cache else names
+    forbidden = forbidden_places(options.constraints, known, memories, elsewhere)
+    if prefix is None:
+        forbidden = frozenset(place for place in forbidden if place[0] != ITEM)
     return PoolContext(
         inputs,
         selection,
         rates,
         pieces,
-        () if homeless(names, (rates.memory_id, *tiers), forbidden) else tiers,
+        () if homeless(names if prefix is None else known, (rates.memory_id, *tiers), forbidden) else tiers,
         conversions,
         system_hour(system, inputs.prices, system.capex.value),
         tokens_per_step(pieces.acceptance),
         forbidden,
+        prefix,
     )
 
 

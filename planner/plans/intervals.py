@@ -20,11 +20,13 @@ Metric = Callable[[Operation], float]
 
 def perturbed(context: Context, decision: Decision, expected: Operation) -> list[tuple[str, str, Operation]]:
     """``(group, end, operation)`` for every group of uncertain figures at both ends."""
-    placed = tuple(state.shares for state in expected.pools)
     result = []
     for group in uncertain_groups(context.inputs.runtime):
         for end in ("low", "high"):
-            result.append((group, end, operate(with_rates(context, group, end), decision, placed, expected.busy)))
+            moved = with_rates(context, group, end)
+            alike = all(pool.rates.same_passes(context.pools[phase].rates) for phase, pool in moved.pools.items())
+            known = expected.passes if alike else None
+            result.append((group, end, operate(moved, decision, expected.placed, expected.busy, known)))
     return result
 
 

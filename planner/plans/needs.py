@@ -17,8 +17,6 @@ from planner.quantities import Figure, readable
 
 FEW = 3
 """So many missing figures are named with their reasons, and each with its setting."""
-_UNUSED = {"write"}
-"""Writes are not planned."""
 
 
 def needed_figures(pool: PoolContext, *, handoff: bool) -> set[str]:
@@ -29,12 +27,12 @@ def needed_figures(pool: PoolContext, *, handoff: bool) -> set[str]:
     system, device = pool.system, pool.system.device.id
     links = {link.id for link in system.links}
     routed = any(block.routed for window in (*pool.pieces.windows, *pool.pieces.draft) for block in window.blocks)
-    unused: dict[str, set[str]] = {f"{device}.memory.{pool.rates.memory_id}": _UNUSED | {"latency"}}
+    unused: dict[str, set[str]] = {f"{device}.memory.{pool.rates.memory_id}": {"write", "latency"}}
     """What a plan does not use of each part that it uses."""
     for tier in system.tiers:
         if tier.id in pool.tiers:
             for step in (tier.id, *tier.via):
-                unused[f"{system.id}.{'link' if step in links else 'tier'}.{step}"] = _UNUSED
+                unused[f"{system.id}.{'link' if step in links else 'tier'}.{step}"] = set()
     devices = affordable_units(pool) * pool.unit_devices
     if pool.inputs.options.devices is not None:
         devices = min(devices, pool.inputs.options.devices)
@@ -79,7 +77,7 @@ def refuse_unknown(inputs: Inputs) -> None:
     """``InputError`` with the name of each figure that planning needs and nobody has published, and how to give it."""
     if all(figure.known for selection in inputs.hardware.values() for _, figure in figures_of(selection.system)):
         return
-    contexts = [build_context(inputs, variant) for variant in inputs.options.variants]
+    contexts = [build_context(inputs, variant) for variant in inputs.variants]
     context = contexts[0]
     missing = {address: figure for each in contexts for address, figure in unknown_needs(each).items()}
     if not missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class PoolDecision:
     basis: str | None = None
     period_s: float | None = None
     cp: int = 1
+    prefix_rate: float | None = None
+    """Requests/s of a rank for which its prefix cache is sized, and beyond which it serves none."""
 
     @property
     def instance_devices(self) -> int:
@@ -83,16 +86,54 @@ class Decision:
 
 @dataclass(frozen=True)
 class PoolState:
-    """A pool at work: its passes, placement and slowest-stage seconds per phase (residual included)."""
+    """A pool at work: its passes and, worked out when they are asked for, placement and slowest-stage seconds per phase.
+
+    ``placed``: the shares, where neither the decision's basis nor residence in device memory gives them.
+    """
 
     decision: PoolDecision
     pool: PoolContext
     passes: dict[str, PassTimes]
-    problem: TierProblem
-    point: Vertex | None
-    shares: np.ndarray
-    times: Evaluated
-    seconds: dict[str, float]
+    placed: np.ndarray | None = None
+
+    @property
+    def resident(self) -> bool:
+        """Everything lies in device memory."""
+        return self.placed is None and self.decision.basis is None
+
+    @cached_property
+    def problem(self) -> TierProblem:
+        """The tier problem of the configuration."""
+        return _problem(self.pool, self.decision, self.passes)
+
+    @cached_property
+    def point(self) -> Vertex | None:
+        """The vertex of the basis."""
+        if self.placed is not None or self.decision.basis is None:
+            return None
+        program = self.problem.program
+        return vertex(program, decode_basis(self.decision.basis, len(program.columns) + len(program.rows)))
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """Of every choice of the problem."""
+        if self.placed is not None:
+            return self.placed
+        return resident_shares(self.problem) if self.point is None else self.point.values[: len(self.problem.choices)]
+
+    @cached_property
+    def times(self) -> Evaluated:
+        """What the shares give."""
+        return evaluate_shares(self.problem, self.shares)
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of a phase on its slowest stage, residual included."""
+        if self.resident:
+            seconds = {phase: float(times.slowest_stage()[0]) for phase, times in self.passes.items()}
+        else:
+            seconds = self.times.phase_s
+        return {phase: value * self.pool.rates.residual for phase, value in seconds.items()}
 
 
 def phase_weights(pool: PoolContext, decision: PoolDecision, weigh: int | None = None) -> dict[str, float]:
@@ -116,26 +157,38 @@ Passes = dict[tuple[str, int, int, int, int, int, int], PassTimes]
 """Passes of a pool by phase, shape, and what a rank carries: the batch of a decode step, the chunk of a prefill pass."""
 
 
-def pool_problem(
-    pool: PoolContext, decision: PoolDecision, weigh: int | None = None, known: Passes | None = None
-) -> tuple[TierProblem, dict[str, PassTimes]]:
-    """The tier problem of a pool's configuration (``weigh`` as in ``phase_weights``), and the passes behind it.
+def _key(decision: PoolDecision, phase: str) -> tuple[str, int, int, int, int, int, int]:
+    carried = decision.batch if phase == "decode" else decision.chunk
+    return phase, decision.tp, decision.cp, decision.dp, decision.ep, decision.pp, carried
 
-    ``known``: passes of this pool worked out already, added to.
-    """
+
+def pool_passes(pool: PoolContext, decision: PoolDecision, known: Passes | None = None) -> dict[str, PassTimes]:
+    """The passes of a pool's configuration; ``known``: those of this pool worked out already, added to."""
     row = decision.row()
     passes: dict[str, PassTimes] = {}
     known = {} if known is None else known
     for phase in decision.phases:
-        carried = decision.batch if phase == "decode" else decision.chunk
-        key = (phase, decision.tp, decision.cp, decision.dp, decision.ep, decision.pp, carried)
+        key = _key(decision, phase)
         if key not in known:
             decodes = phase == "decode"
             known[key] = decode_pass(pool, row.shapes, row.batch) if decodes else prefill_pass(pool, row.shapes, row.chunk)
         passes[phase] = known[key]
-    workload, runtime = pool.inputs.workload, pool.inputs.runtime
+    return passes
+
+
+def pool_problem(
+    pool: PoolContext, decision: PoolDecision, weigh: int | None = None, known: Passes | None = None
+) -> tuple[TierProblem, dict[str, PassTimes]]:
+    """The tier problem of a pool's configuration (``weigh`` as in ``phase_weights``), and the passes behind it (``known`` as in
+    ``pool_passes``)."""
+    passes = pool_passes(pool, decision, known)
+    return _problem(pool, decision, passes, weigh), passes
+
+
+def _problem(pool: PoolContext, decision: PoolDecision, passes: dict[str, PassTimes], weigh: int | None = None) -> TierProblem:
+    row, workload, runtime = decision.row(), pool.inputs.workload, pool.inputs.runtime
     reserve = float(sum(column[0] for column in reserved_bytes(pool, row).values()))
-    problem = build_tier_problem(
+    return build_tier_problem(
         pool.pieces,
         row.shapes,
         pool.rates,
@@ -148,27 +201,32 @@ def pool_problem(
         pool.tiers if decision.basis is not None or pool.displaced or memory_need(pool, row).short[0] > 0 else (),
         None if decision.period_s is None else decision.period_s / pool.rates.residual,
         pool.forbidden,
+        prefix_parts(pool, decision),
     )
-    return problem, passes
 
 
-def pool_state(pool: PoolContext, decision: PoolDecision, placed: np.ndarray | None = None) -> PoolState:
-    """A pool at work. ``placed`` gives the shares (perturbed evaluations keep them); else the basis or residence does."""
-    problem, passes = pool_problem(pool, decision)
-    point: Vertex | None = None
-    if placed is not None:
-        shares = placed
-    elif decision.basis is None and pool.displaced:
+def prefix_parts(pool: PoolContext, decision: PoolDecision) -> tuple[tuple[float, float], ...]:
+    """Tokens that a rank keeps of each age class, and those that a prefill pass brings back (see ``PrefixUse.of_rank``)."""
+    if pool.prefix is None or decision.prefix_rate is None:
+        return ()
+    return pool.prefix.of_rank(decision.prefix_rate, decision.chunk / pool.inputs.workload.miss_tokens)
+
+
+def pool_state(
+    pool: PoolContext, decision: PoolDecision, placed: np.ndarray | None = None, known: Passes | None = None
+) -> PoolState:
+    """A pool at work. ``placed`` gives the shares (perturbed evaluations keep them); else the basis or residence does.
+
+    ``known`` as in ``pool_passes``. ``InputError`` where the basis is none of this problem, or there has to be one.
+    """
+    if (decision.prefix_rate is not None) != (pool.prefix is not None and "prefill" in decision.phases):
+        raise InputError("prefix_cache_requests_per_s goes with a pool that prefills, at a point above 0", where="plan: pools")
+    state = PoolState(decision, pool, pool_passes(pool, decision, known), placed)
+    if state.resident and pool.displaced:
         raise InputError("needs a placement: constraints keep an item out of device memory", where="plan: pools")
-    elif decision.basis is None:
-        shares = resident_shares(problem)
-    else:
-        size = len(problem.program.columns) + len(problem.program.rows)
-        point = vertex(problem.program, decode_basis(decision.basis, size))
-        shares = point.values[: len(problem.choices)]
-    times = evaluate_shares(problem, shares)
-    seconds = {phase: value * pool.rates.residual for phase, value in times.phase_s.items()}
-    return PoolState(decision, pool, passes, problem, point, shares, times, seconds)
+    if not state.resident:
+        _ = state.seconds
+    return state
 
 
 @dataclass(frozen=True)
@@ -192,31 +250,53 @@ class Operation:
     busy: float
 
     @property
+    def placed(self) -> tuple[np.ndarray | None, ...]:
+        """Of every pool the shares of its placement, ``None`` where everything lies in device memory."""
+        return tuple(None if state.resident else state.shares for state in self.pools)
+
+    @property
+    def passes(self) -> Passes:
+        """The passes of every pool (see ``pool_passes``)."""
+        known: Passes = {}
+        for state in self.pools:
+            known |= {_key(state.decision, phase): times for phase, times in state.passes.items()}
+        return known
+
+    @property
     def idle_devices(self) -> int:
         """Devices paid for that no pool uses."""
         return self.devices_paid - sum(state.decision.devices for state in self.pools)
 
 
 def operate(
-    context: Context, decision: Decision, placed: tuple[np.ndarray, ...] | None = None, busy: float | None = None
+    context: Context,
+    decision: Decision,
+    placed: tuple[np.ndarray | None, ...] | None = None,
+    busy: float | None = None,
+    known: Passes | None = None,
 ) -> Operation:
     """Evaluate a decision. ``InputError`` where it names phases that do not make a deployment.
 
-    Perturbed evaluations keep the placement (``placed``: shares per pool) and how busy a prefill pool is (``busy``).
+    Perturbed evaluations keep the placement (``placed``: shares per pool) and how busy a prefill pool is (``busy``). ``known``:
+    passes at these rates that need not be worked out again.
     """
     by_phase = {pool.phase: pool for pool in decision.pools}
     states = {
-        phase: pool_state(decision.pool_with_map(context, phase), pool, placed[index] if placed is not None else None)
+        phase: pool_state(decision.pool_with_map(context, phase), pool, placed[index] if placed is not None else None, known)
         for index, (phase, pool) in enumerate(by_phase.items())
     }
+    return serve(context, decision.units, states, busy)
+
+
+def serve(context: Context, units: tuple[int, ...], states: dict[str, PoolState], busy: float | None = None) -> Operation:
+    """What pools at work, by phase, serve together on so many units (``busy`` as in ``operate``)."""
     workload = context.inputs.workload
-    units = decision.units
     hardware = list(context.pools.values())
     if len(units) != len(hardware):
         raise InputError("needs one count of purchasable units per kind of hardware", where="plan: pools")
     devices_paid = sum(count * pool.unit_devices for count, pool in zip(units, hardware, strict=True))
     usd = sum(count * pool.usd_per_unit_hour for count, pool in zip(units, hardware, strict=True))
-    if set(by_phase) == {"mixed"}:
+    if set(states) == {"mixed"}:
         state = states["mixed"]
         row = state.decision.row()
         served = mixed_serving(
@@ -227,6 +307,7 @@ def operate(
             row.shapes,
             workload,
             state.pool.accept,
+            None if state.decision.prefix_rate is None else np.array([state.decision.prefix_rate]),
         )
         replicas = state.decision.replicas
         tpot, rate = float(served.tpot_s[0]), float(served.requests_per_s[0]) * replicas
@@ -247,7 +328,7 @@ def operate(
             input_share,
             input_share * asked / rate,
         )
-    if set(by_phase) != {"prefill", "decode"}:
+    if set(states) != {"prefill", "decode"}:
         raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
     return _disaggregated(context, states, units, devices_paid, usd, busy)
 
@@ -260,13 +341,15 @@ def _disaggregated(
     p_row, d_row = prefill.decision.row(), decode.decision.row()
     most, service, through = prefill_queue(np.array([prefill.seconds["prefill"]]), p_row.chunk, p_row.shapes, workload)
     side = split_serving(np.array([decode.seconds["decode"]]), d_row.batch, d_row.shapes, workload, decode.pool.accept)
-    handoff = handoff_time(context, d_row.shapes)
+    handoff = handoff_time(decode.pool, d_row.shapes)
     rounds = workload.output_tokens.mean - 1.0
     tpot = float(side.seconds[0]) + float(handoff[0]) / rounds
     busy = busy_limit(workload.ttft_s, through, service) if fixed is None else np.array([fixed])
     prefill_rate = float(most[0]) * prefill.decision.replicas
     decode_rate = float(side.requests_per_s[0]) * decode.decision.replicas
     rate = min(prefill_rate * float(busy[0]), decode_rate)
+    if prefill.decision.prefix_rate is not None:
+        rate = min(rate, prefill.decision.prefix_rate * prefill.decision.dp * prefill.decision.replicas)
     cap = context.cap
     if cap is not None:
         longest = workload.ttft_s
@@ -297,17 +380,16 @@ def _disaggregated(
     )
 
 
-def handoff_time(context: Context, decode_shapes: Shapes) -> np.ndarray:
-    """Seconds to move a prompt's caches to the decode pool: over the outermost network of the system.
+def handoff_time(pool: PoolContext, decode_shapes: Shapes) -> np.ndarray:
+    """Seconds to move a prompt's caches to the decode pool ``pool``: over the outermost network of its system.
 
     Whether the pools could share an inner one depends on where they lie; charging the outermost keeps a plan as good as it
     was when more systems are added, and costs a request once what an inner network would save of its second token.
     """
-    pool, levels = context.pool("decode"), context.pool("decode").rates.levels
-    distance = 0.0
+    levels, distance = pool.rates.levels, 0.0
     if levels:
         distance = float(2**53) if np.isinf(levels[-1].devices) else levels[-1].devices - 1.0
-    return handoff_seconds(pool.pieces, context.inputs.workload.input_tokens.mean, decode_shapes, levels, distance)
+    return handoff_seconds(pool.pieces, pool.inputs.workload.input_tokens.mean, decode_shapes, levels, distance)
 
 
 def busy_limit(ttft_limit: float | None, through_s: np.ndarray, service_s: np.ndarray) -> np.ndarray:
@@ -420,7 +502,8 @@ def checks(context: Context, operation: Operation) -> list[Check]:
         found.append(Check(f"devices of {hardware[index].system.id}", devices, bound, "devices"))
         found.append(Check(f"units of {hardware[index].system.id}", operation.units[index], hardware[index].units, "units"))
         if options.devices is not None:
-            found.append(Check("--devices", devices, options.devices, "devices"))
+            spared = devices + hardware[index].spare_devices
+            found.append(Check("--devices, spare ones included", spared, options.devices, "devices"))
     for state in operation.pools:
         program = state.problem.program
         load = program.matrix[:, : len(state.problem.choices)] @ state.shares

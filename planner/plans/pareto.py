@@ -21,6 +21,7 @@ LIMIT_DIGITS = 5
 LIMITS = f"front: limits have {LIMIT_DIGITS} digits, rise, and end at the workload's"
 GAP = "front: gap = |objective - bound| / |objective|"
 UNITS = {"cost": "USD per million tokens, blended", "throughput": "output tokens/s per device paid for"}
+UNITS_OF = {**UNITS, "latency": "ms per output token"}
 
 
 @dataclass(frozen=True)

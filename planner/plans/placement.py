@@ -11,7 +11,8 @@ from planner.footprint.memory import cache_bytes_per_sequence
 from planner.footprint.pieces import Window, cache_parts
 from planner.plans.evaluate import admitted_sequences, reserved_bytes
 from planner.plans.experts import slots_of
-from planner.plans.operate import PoolState
+from planner.plans.operate import PoolState, prefix_parts
+from planner.plans.prefix import age_name
 from planner.plans.window_items import class_name, table_sizes
 
 
@@ -35,6 +36,8 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
     workload, runtime = pool.inputs.workload, pool.inputs.runtime
     sequences = int(admitted_sequences(pool, decision.row())[0])
     rows: list[tuple[int, str, str, int, float, float]] = []
+    parts = prefix_parts(pool, decision)
+    prefix = [(age_name(place, len(parts)), tokens) for place, (tokens, _) in enumerate(parts) if tokens]
     for number, window in enumerate((*pieces.windows, *pieces.draft)):
         label = window_label(window, pieces.layers)
         static: dict[int, int] = {}
@@ -79,6 +82,15 @@ def _parts(state: PoolState) -> list[tuple[int, str, str, int, float, float]]:
                 size = cache_bytes_per_sequence(cache, workload.reserved_tokens, runtime.page_tokens) * window.layers
                 caches[ways] = caches.get(ways, 0) + size * sequences * groups
             for ways, size in sorted(caches.items()):
+                if size:
+                    rows.append((number, name, f"{label}: {name}", size, decision.tp / ways, size / groups / ways))
+        for name, tokens in prefix:
+            shared: dict[int, int] = {}
+            for cache in (cache for block in window.blocks for cache in block.caches):
+                ways = min(min(decision.tp, cache.tensor_axis) * decision.cp, decision.tp)
+                size = cache_bytes_per_sequence(cache, workload.reserved_tokens, runtime.page_tokens) * window.layers
+                shared[ways] = shared.get(ways, 0) + round(size * tokens * groups / workload.reserved_tokens)
+            for ways, size in sorted(shared.items()):
                 if size:
                     rows.append((number, name, f"{label}: {name}", size, decision.tp / ways, size / groups / ways))
     return rows
@@ -196,12 +208,14 @@ def memory_summary(state: PoolState) -> dict[str, Any]:
     used_by_stage = []
     for stage, counts in enumerate(problem.stages):
         parts = {"weights": 0.0, "kv_cache": 0.0, "staging": 0.0}
+        if pool.prefix is not None:
+            parts["prefix_cache"] = 0.0
         for choice, share in zip(problem.choices, state.shares, strict=True):
             item = problem.items[choice.item]
             if choice.stage != stage:
                 continue
             if choice.mode == "resident":
-                name = "kv_cache" if item.kind == "cache" else "weights"
+                name = {"cache": "kv_cache", "prefix": "prefix_cache"}.get(item.kind, "weights")
                 parts[name] += item.held * counts[item.window] * float(share)
             parts["staging"] += item.staged(choice.mode, counts[item.window]) * float(share)
         used_by_stage.append({name: math.ceil(value - 1e-6) for name, value in parts.items()})

@@ -1,4 +1,5 @@
-"""What is fetched ahead: tables whose rows the tokens of a pass name, so that they may come while the layers before them run.
+"""What is fetched ahead: tables whose rows the tokens of a pass name, so that they may come while the layers before them run,
+and the entries of a prefix cache that the requests of a prefill pass find.
 
 The tokens of a prefill pass are known long before it starts, and what a stage behind the first needs is known while the pass is
 in the stages before. Then all that a resource carries in a pass need only fit into the pass: ``T >= sum of loads``.
@@ -26,12 +27,14 @@ Entries = dict[int, float]
 
 @dataclass(frozen=True)
 class Charged:
-    """One window of a stage and phase: the column of its time, its base (ms), what is exposed, and loads by resource (ms)."""
+    """One window of a stage and phase: the column of its time, its base (ms), what is exposed, and loads by channel (ms);
+    ``beside``: what networks take of a channel meanwhile (ms)."""
 
     column: int
     base: float
     exposed: Entries
     loads: dict[str, Entries]
+    beside: Mapping[str, float]
 
 
 class Ahead:
@@ -56,12 +59,14 @@ class Ahead:
         loads: dict[str, Entries] = {}
         for index, item, tier in self.choices.get(stage, ()):
             repeat = self.passes[phase].repeats[stage][item.window]
-            if not repeat or self.pieces.windows[item.window].first_layer > due:
+            late = due < float("inf") and self.pieces.windows[item.window].first_layer > due
+            if not repeat or late or not item.read_in(phase):
                 continue
             moved = item.moved("prefetch", tier.granule, phase) * repeat
             wait = item.fetches[phase] * tier.latency if latency else 0.0
-            for rid, rate in tier.resources:
-                loads.setdefault(rid, {})[index] = (moved / rate + wait) * 1e3
+            for channel in tier.channels:
+                if channel.read:
+                    loads.setdefault(channel.id, {})[index] = (moved * channel.read + wait) * 1e3
         return loads
 
     def deadline_rows(self) -> Iterator[tuple[tuple[int, int, str], str, Entries, float]]:
@@ -69,7 +74,7 @@ class Ahead:
         if "decode" not in self.passes:
             return
         repeats = self.passes["decode"].repeats[0]
-        needy = {item.window for _, item, _ in self.choices.get(0, ()) if repeats[item.window]}
+        needy = {item.window for _, item, _ in self.choices.get(0, ()) if repeats[item.window] and item.read_in("decode")}
         for window in sorted(needy, key=lambda number: (self.pieces.windows[number].first_layer, number)):
             first = self.pieces.windows[window].first_layer
             mine = self.charged[(0, window, "decode")]
@@ -85,26 +90,29 @@ class Ahead:
                         entries[index] = entries.get(index, 0.0) + value
                 for index, value in due.items():
                     entries[index] = entries.get(index, 0.0) + value / repeats[window]
+                fixed = mine.base
                 for number, count in before.items():
                     other = self.charged[(0, number, "decode")]
                     entries[other.column] = -count / repeats[window]
+                    fixed += count * other.beside.get(rid, 0.0) / repeats[window]
                     for index, value in other.loads.get(rid, {}).items():
                         entries[index] = entries.get(index, 0.0) + count * value / repeats[window]
-                yield (0, window, "decode"), WAIT + rid, entries, -mine.base
+                yield (0, window, "decode"), WAIT + rid, entries, -fixed
 
-    def pass_rows(self) -> Iterator[tuple[int, str, str, Entries]]:
-        """``(stage, phase, resource, milliseconds of it in a pass)`` where the whole pass hides it."""
+    def pass_rows(self) -> Iterator[tuple[int, str, str, Entries, float]]:
+        """``(stage, phase, channel, milliseconds of it in a pass, those that networks take)`` where the whole pass hides it."""
         for stage in sorted(self.choices):
             for phase, times in self.passes.items():
                 if phase == "decode" and stage == 0:
                     continue
                 for rid, loads in self._loads(stage, phase, False).items():
-                    entries = dict(loads)
+                    entries, fixed = dict(loads), 0.0
                     for (at, window, which), charged in self.charged.items():
                         if (at, which) == (stage, phase):
+                            fixed += times.repeats[stage][window] * charged.beside.get(rid, 0.0)
                             for index, value in charged.loads.get(rid, {}).items():
                                 entries[index] = entries.get(index, 0.0) + times.repeats[stage][window] * value
-                    yield stage, phase, rid, entries
+                    yield stage, phase, rid, entries, fixed
 
 
 def layers_of(window: Window) -> Sequence[int]:

@@ -31,7 +31,7 @@ def provenance_of(inputs: Inputs) -> dict[str, Any]:
     found: dict[tuple[str, str, str], list[str]] = {}
     estimates = []
     data = inputs.model_dump(mode="json", by_alias=True)
-    for part in ("hardware", "runtime", "prices", "workload", "model"):
+    for part in ("hardware", "runtime", "prices", "workloads" if inputs.workloads else "workload", "model"):
         for path, figure in _figures(data[part], part):
             key = (figure["grade"], figure["source"], str(figure.get("as_of") or ""))
             found.setdefault(key, []).append(path)

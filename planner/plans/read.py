@@ -16,8 +16,10 @@ from planner.plans.experts import ExpertMap, even_split
 from planner.plans.inputs import Inputs, Previous, Variant
 from planner.plans.operate import Decision, PoolDecision
 from planner.plans.pareto import Front, Point
+from planner.plans.robust import Served
 from planner.plans.schema import Experts, Plan, SlotMap
 from planner.plans.transition import Row, Transition
+from planner.workload.prefix import MOST_POINTS
 
 _Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -36,6 +38,8 @@ class _Configuration(BaseModel):
     batch_per_rank: Annotated[int, Field(ge=0, le=1_000_000)]
     prefill_tokens_per_rank: Annotated[int, Field(ge=0, le=16_777_216)]
     period_limit_ms: Annotated[float, Field(gt=0)] | None
+    prefix_cache_point: Annotated[int, Field(ge=0, le=MOST_POINTS)] | None = None
+    prefix_cache_requests_per_s: Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)] | None = None
 
 
 def read_plan(text: str, where: str) -> Plan:
@@ -114,14 +118,15 @@ def _pool(row: dict[str, Any], where: str) -> tuple[PoolDecision, Variant]:
         basis,
         period,
         found.context_parallel,
+        found.prefix_cache_requests_per_s,
     )
-    return decision, Variant(found.kv_dtype, found.mtp, found.redundant_experts)
+    return decision, Variant(found.kv_dtype, found.mtp, found.redundant_experts, found.prefix_cache_point)
 
 
 def _decision(pools: list[tuple[PoolDecision, Variant]], units: tuple[int, ...], where: str) -> Decision:
     variants = {variant for _, variant in pools}
     if len(variants) != 1:
-        raise InputError("pools must agree on kv_dtype, mtp and redundant_experts", where=where)
+        raise InputError("pools must agree on kv_dtype, mtp, redundant_experts and prefix_cache_point", where=where)
     return Decision(tuple(pool for pool, _ in pools), units, variants.pop())
 
 
@@ -169,6 +174,15 @@ def front_of(plan: Plan, where: str) -> Front | None:
         for number, point in enumerate(plan.pareto.points)
     ]
     return Front(tuple(points), plan.pareto.stopped)
+
+
+def robust_of(plan: Plan, decision: Decision, where: str) -> list[Served]:
+    """Every workload of a set, with the units and the maps of experts that all share."""
+    rows = []
+    for number, row in enumerate(plan.robust or ()):
+        data = {"pools": [pool.model_dump() for pool in row.pools], "units": decision.units}
+        rows.append(Served(replace(_short(data, where, f"robust.{number}"), experts=decision.experts), dict(row.nodes)))
+    return rows
 
 
 def previous_of(previous: Previous, where: str) -> Decision:

@@ -30,11 +30,11 @@ def resilience_rows(context: Context, decision: Decision, operation: Operation) 
         if size > system.devices_per_node:
             free -= free % system.devices_per_node
         restarted = min(free // size, lost)
-        shares = tuple(other.shares for other in operation.pools)
         served = []
         for running in (replicas - lost, replicas - lost + restarted):
             pools = tuple(replace(p, replicas=running) if i == index else p for i, p in enumerate(decision.pools))
-            left = operate(context, replace(decision, pools=pools), shares).capacity_per_s if running else 0.0
+            again = replace(decision, pools=pools)
+            left = operate(context, again, operation.placed, known=operation.passes).capacity_per_s if running else 0.0
             served.append(min(left, operation.capacity_per_s))
         asked = operation.requests_per_s
         rows.append(

@@ -40,6 +40,8 @@ class Configuration(_Part):
     redundant_experts: Count
     kv_dtype: str
     period_limit_ms: Amount | None
+    prefix_cache_point: Count | None = None
+    prefix_cache_requests_per_s: Amount | None = None
 
 
 class PlacementRow(_Part):
@@ -147,7 +149,8 @@ class Bottleneck(_Part):
 
 
 class ShadowPrice(_Part):
-    """What one more unit of a resource, on each device of the pool, changes; valid within the stated range."""
+    """What one more unit of a resource, on each device of the pool, changes; valid within the stated range. Of a system
+    (``pool``: the key of its hardware) one more purchasable unit, per unit and hour."""
 
     pool: Phase
     resource: str
@@ -225,6 +228,35 @@ class Experts(_Part):
     below: list[SlotsBelow]
 
 
+class PrefixTier(_Part):
+    """What of a prefix cache lies in one memory: share of its tokens, share of its hits, and how long in a prefill pass of the
+    slowest stage the busiest part on the way carries what is brought back (hidden: no pass is shorter than that)."""
+
+    tier: str
+    share: Share
+    hits: Share
+    bytes: Bytes
+    reload_bytes_per_pass: Amount
+    reload_ms_per_pass: Amount
+    share_of_pass: Amount
+
+
+class PrefixCacheRow(_Part):
+    """The prefix cache of a pool. ``tokens`` and ``bytes``: of all its ranks; ``retention_s``: how long an entry is kept, every
+    request leaving its computed and generated tokens; ``requests_per_s``: what the cache is sized for."""
+
+    pool: Phase
+    point: Count
+    hit_rate: Share
+    tokens_per_request_per_s: Amount
+    requests_per_s: Amount
+    tokens_per_rank: Amount
+    tokens: Amount
+    bytes: Bytes
+    retention_s: Amount
+    tiers: list[PrefixTier]
+
+
 class Loss(_Part):
     """What remains when a node, unit or system of a pool fails: requests/s and their share of what is served, before and after
     as many of the lost instances as idle devices hold have started again."""
@@ -251,6 +283,19 @@ class WorstCase(_Part):
     concurrency: Amount
     usd_per_hour: Amount
     usd_per_million_blended: Amount
+
+
+class RobustRow(_Part):
+    """How one of several workloads fares on the deployment, at a batch and a placement of its own; ``nodes``: those that a
+    placement closed for it."""
+
+    workload: str
+    objective: Number
+    prediction: Prediction
+    usd_per_million: StreamPrices
+    blended_interval: Interval
+    pools: Annotated[list[FrontPool], Field(min_length=1, max_length=2)]
+    nodes: dict[str, Annotated[str, Field(max_length=4096)]]
 
 
 class Moved(_Part):
@@ -332,7 +377,9 @@ class Plan(_Part):
     shadow_prices: list[ShadowPrice]
     resilience: Annotated[list[Loss], Field(min_length=1, max_length=2)]
     worst_case: WorstCase | None = None
+    robust: Annotated[list[RobustRow], Field(min_length=2, max_length=16)] | None = None
     experts: list[Experts] | None = None
+    prefix_cache: Annotated[list[PrefixCacheRow], Field(max_length=1)] | None = None
     explanation: dict[str, Any]
     pareto: Pareto | None = None
     transition: Transition | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy as np
 from planner.plans.evaluate import largest_fitting_batch
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import right_hand_range
+from planner.plans.marginal import Price, network_prices, unit_prices
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate, operation_objective
 from planner.plans.placement import window_label
 from planner.plans.prefetch import WAIT
+from planner.plans.prefix_rows import cache_binds
 
 
 def phase_parts(state: PoolState, phase: str) -> dict[str, Any]:
@@ -110,35 +112,27 @@ def bottleneck_rows(state: PoolState) -> list[dict[str, Any]]:
     return rows
 
 
-@dataclass(frozen=True)
-class _Price:
-    pool: str
-    resource: str
-    unit: str
-    objective_per_unit: float
-    valid_from: float
-    valid_to: float
-    per_device: float
-
-
 def shadow_price_rows(context: Context, decision: Decision, operation: Operation) -> list[dict[str, Any]]:
-    """What one more unit of a resource on every device of a pool changes in the objective, and is worth per device and hour.
+    """What one more unit of a resource on every device of a pool changes in the objective, and is worth per device and hour; of
+    purchasable units one more, per unit and hour.
 
     Capacities: the dual of the placement where something overflows, else the largest batch that one more GB admits
-    (within the limits). Bandwidths and rates: the part of the time that the resource sets, divided by its rate. One-sided;
-    ``valid_from``/``valid_to`` bound the resource over which the price holds.
+    (within the limits). Bandwidths and rates: the part of the time that the resource sets, divided by its rate. Networks and
+    units: one step (``plans.marginal``). One-sided; ``valid_from``/``valid_to`` bound the resource over which the price holds.
     """
-    rows: list[_Price] = []
+    rows: list[Price] = []
     for index, state in enumerate(operation.pools):
         rows.append(_capacity_price(context, decision, operation, index, state))
         rows += _rate_prices(context, operation, state)
+        rows += network_prices(context, operation, state)
+    rows += unit_prices(context, operation)
     return [
         {
             "pool": row.pool,
             "resource": row.resource,
             "unit": row.unit,
             "objective_per_unit": row.objective_per_unit,
-            "usd_per_hour_per_unit": row.per_device,
+            "usd_per_hour_per_unit": row.usd_per_hour,
             "valid_from": row.valid_from,
             "valid_to": row.valid_to if math.isfinite(row.valid_to) else None,
         }
@@ -151,6 +145,8 @@ def _objective_slope(
 ) -> tuple[float, float]:
     """``(objective per unit, relative gain in throughput per unit)`` for a change of the phases' seconds per unit."""
     weights = state.problem.weights
+    if cache_binds(operation):
+        return 0.0, 0.0  # nor does it where memory for the prefix cache is what lacks
     if context.demand is not None and context.inputs.options.objective != "latency":
         return 0.0, 0.0  # a faster machine serves no more than is asked
     if operation.mode == "aggregated":
@@ -183,7 +179,7 @@ def _busy_cap(operation: Operation) -> float:
     return float(busy_limit(workload.ttft_s, through, service)[0])
 
 
-def _capacity_price(context: Context, decision: Decision, operation: Operation, index: int, state: PoolState) -> _Price:
+def _capacity_price(context: Context, decision: Decision, operation: Operation, index: int, state: PoolState) -> Price:
     pool, memory = state.pool, state.pool.rates.memory_id
     usable = pool.rates.memory_bytes / 1e9
     devices = state.decision.devices
@@ -202,13 +198,13 @@ def _capacity_price(context: Context, decision: Decision, operation: Operation, 
             slopes[phase] = dual / 1e3 / weight * pool.rates.residual
         slope, relative = _objective_slope(context, operation, slopes, state)
         worth = relative * operation.usd_per_hour / devices
-        return _Price(state.decision.phase, f"{memory} capacity", "GB", slope, max(low, 0.0), high, worth)
+        return Price(state.decision.phase, f"{memory} capacity", "GB", slope, max(low, 0.0), high, worth)
     gain = _one_more_gb(context, decision, operation, index, state)
     objective = operation_objective(context, operation)
     change = gain[0] - objective
     relative = gain[1] / operation.requests_per_s - 1.0
     worth = relative * operation.usd_per_hour / devices
-    return _Price(state.decision.phase, f"{memory} capacity", "GB", change, usable, usable + 1.0, worth)
+    return Price(state.decision.phase, f"{memory} capacity", "GB", change, usable, usable + 1.0, worth)
 
 
 def _one_more_gb(context: Context, decision: Decision, operation: Operation, index: int, state: PoolState) -> tuple[float, float]:
@@ -227,11 +223,12 @@ def _one_more_gb(context: Context, decision: Decision, operation: Operation, ind
     row = state.decision.row()
     most = int(largest_fitting_batch(larger, row.shapes, row.chunk, pool.inputs.runtime.max_sequences_per_rank)[0])
     low, high = state.decision.batch, max(most, state.decision.batch)
+    known = operation.passes
 
     def attempt(batch: int) -> Operation | None:
         moved = list(decision.pools)
         moved[index] = replace(state.decision, batch=batch)
-        result = operate(changed, replace(decision, pools=tuple(moved)))
+        result = operate(changed, replace(decision, pools=tuple(moved)), known=known)
         return result if all(check.holds for check in checks(changed, result)) else None
 
     best: Operation = operation
@@ -247,9 +244,13 @@ def _one_more_gb(context: Context, decision: Decision, operation: Operation, ind
     return operation_objective(changed, best), best.requests_per_s
 
 
-def _rate_prices(context: Context, operation: Operation, state: PoolState) -> list[_Price]:
+def _rate_prices(context: Context, operation: Operation, state: PoolState) -> list[Price]:
     rows = []
-    rates = {rid: rate / 1e9 for tier in state.pool.rates.tiers for rid, rate in tier.resources}
+    rates: dict[str, float] = {}
+    for tier in state.pool.rates.tiers:
+        for channel in tier.channels:  # a way that passes a part twice has half its rate
+            alone = 1e-9 / (channel.read or channel.write)
+            rates[channel.id] = max(alone, rates.get(channel.id, 0.0))
     rates[state.pool.rates.memory_id] = state.pool.rates.memory_bytes_per_s / 1e9
     by_phase = {phase: resource_seconds(state, phase) for phase in state.decision.phases}
     names = sorted({name for seconds in by_phase.values() for name in seconds if name in rates})
@@ -258,7 +259,7 @@ def _rate_prices(context: Context, operation: Operation, state: PoolState) -> li
         slope, relative = _objective_slope(context, operation, slopes, state)
         low, high = _rate_range(state, name)
         worth = relative * operation.usd_per_hour / state.decision.devices
-        row = _Price(
+        row = Price(
             state.decision.phase,
             f"{name} bandwidth",
             "GB/s",

@@ -167,7 +167,11 @@ class Space:
 
 
 def declare_space(context: Context) -> Space:
-    """The space that certificates speak of."""
+    """The space that certificates speak of.
+
+    Hardware that the planner counts, without a demand to count it for, is only asked whether anything serves at all: then the
+    splits of all units stand for those of fewer.
+    """
     runtime = context.inputs.runtime
     for pool in context.pools.values():
         if affordable_units(pool) > MOST_UNITS:
@@ -178,6 +182,9 @@ def declare_space(context: Context) -> Space:
     pools = {phase: pool_space(context.pool(phase), None if phase == "mixed" else phase) for phase in phases}
     serving = kept(constraints, "serving", ("aggregated", "disaggregated"))
     splits: list[tuple[int, int, int, int]] = []
+    options = context.inputs.options
+    capped = context.separate and (options.max_usd_per_hour, options.max_power_kw) != (None, None)
+    uncounted = context.auto and context.demand is None and not capped
     if runtime.disaggregated and "disaggregated" in serving:
         if context.separate:
             first, second = context.pools["prefill"], context.pools["decode"]
@@ -190,15 +197,15 @@ def declare_space(context: Context) -> Space:
                     p,
                     d,
                 )
-                for p in range(pools["prefill"].least_units, pools["prefill"].units + 1)
-                for d in range(pools["decode"].least_units, pools["decode"].units + 1)
+                for p in range(pools["prefill"].units if uncounted else pools["prefill"].least_units, pools["prefill"].units + 1)
+                for d in range(pools["decode"].units if uncounted else pools["decode"].least_units, pools["decode"].units + 1)
                 if min(p * first.unit_devices, pools["prefill"].devices) > first.spare_devices
                 if min(d * second.unit_devices, pools["decode"].devices) > second.spare_devices
                 if _within_caps(first, second, p, d)
             ]
         else:
             pool, space = context.pools["mixed"], pools["mixed"]
-            for units in range(space.least_units, space.units + 1):
+            for units in range(space.units if uncounted else space.least_units, space.units + 1):
                 total = min(units * pool.unit_devices, space.devices) - pool.spare_devices
                 if total < 2:
                     continue

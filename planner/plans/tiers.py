@@ -7,7 +7,8 @@ Per stage, window and phase the time ``t`` of one layer is at least
 - ``base + fetched``: the pass with everything in device memory, plus what is fetched on demand (the router's choice is
   known only when it is needed, so nothing hides it);
 - the device memory's time for all reads, plus writing and reading again what was staged;
-- the time of each resource (host memory, link, disk) for all that passes it: streams hide behind the layer, no more.
+- the time of each channel (host memory, either way of a link, disk, contention group) for all that passes it, reads and writes,
+  and in a group beside what its networks carry for the layer: streams and what is written hide behind the layer, no more.
 A stage takes ``sum repeat * t + step + hop``; the slowest stage sets the phase. Tables addressed by tokens are fetched ahead
 (``planner.plans.prefetch``). Entries of a cache that a layer chooses are fetched on demand, or all streamed. A cache of one
 window that others read moves for each of them. A streamed item needs a double buffer of one layer's share in device memory, a
@@ -17,15 +18,16 @@ Units inside: milliseconds and GB (1e9 bytes).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from operator import ge
 
 import numpy as np
 
 from planner.footprint.pieces import ModelPieces
 from planner.footprint.shapes import Shapes
-from planner.performance.passes import PassTimes
-from planner.performance.rates import Rates
+from planner.performance.passes import PassTimes, network_bytes
+from planner.performance.rates import Rates, TierRate
 from planner.plans.lp import Array, LinearProgram, Vertex
 from planner.plans.prefetch import WAIT, Ahead, Charged
 from planner.plans.window_items import Item, window_items
@@ -76,14 +78,16 @@ def build_tier_problem(
     tiers: tuple[str, ...],
     period_s: float | None = None,
     forbidden: frozenset[tuple[str, str]] = frozenset(),
+    prefix: tuple[tuple[float, float], ...] = (),
 ) -> TierProblem:
     """The program for one configuration (``shapes`` has one row).
 
     ``weights`` are the objective's milliseconds per phase second: minimise ``sum_phase weight * T_phase``.
     ``tiers`` names the memories that may be used beside the device's own; ``period_s`` limits the sum of the phases' times
-    (aggregated serving under a TTFT limit). ``forbidden``: pairs of item and memory that are ruled out.
+    (aggregated serving under a TTFT limit). ``forbidden``: pairs of item and memory that are ruled out. ``prefix`` as in
+    ``window_items``.
     """
-    items = window_items(pieces, shapes, passes, sequences, reserved_tokens, page_tokens)
+    items = window_items(pieces, shapes, passes, sequences, reserved_tokens, page_tokens, prefix)
     phases = tuple(passes)
     layers = [(*stage, *(0 for _ in pieces.draft)) for stage in pieces.stage_table(shapes.pp)]
     layers[-1] = (*layers[-1][: len(pieces.windows)], *(w.layers for w in pieces.draft))
@@ -143,7 +147,8 @@ def build_tier_problem(
     for (stage, tier_id), entries in sorted(capacity.items()):
         capacity_rows[(stage, tier_id)] = row(f"capacity {stage}/{tier_id}", entries, sizes[tier_id] / 1e9)
     time_rows: list[tuple[int, int, str, str]] = []
-    carried = {tier.id: {rid: tier_rate(tier.resources, rid) for rid, _ in tier.resources} for tier in lower}
+    networks = _NetworkTime(pieces, shapes, rates, passes)
+    channels = _needed_channels(lower, networks.taken)
     movable: dict[tuple[int, int], list[int]] = {}
     charged: dict[tuple[int, int, str], Charged] = {}
     for index, choice in enumerate(choices):
@@ -156,32 +161,34 @@ def build_tier_problem(
         column = first_time + position
         blocks = passes[phase].windows[window]
         base = sum(float(b.total[0]) for b in blocks)
-        own = sum(
-            float(b.static_read[0] + b.routed_read[0] + b.lookup_read[0] + b.cache_read[0] + b.cache_write[0]) for b in blocks
-        )
+        own = sum(float(b.memory[0]) for b in blocks)
         exposed: dict[int, float] = {column: -1.0}
         memory: dict[int, float] = {column: -1.0}
         loads: dict[str, dict[int, float]] = {}
+        beside = networks.of(window, phase)
         for index in movable.get((stage, window), ()):
             choice = choices[index]
             item, tier = items[choice.item], below[choice.tier]
             moved = item.moved(choice.mode, tier.granule, phase, window)
+            written = item.written(choice.mode, tier.granule, phase, window)
             if item.exposed(choice.mode, phase, window):
-                exposed[index] = (moved / tier.bytes_per_s + item.fetches[phase] * tier.latency) * 1e3
+                exposed[index] = ((moved - written) / tier.bytes_per_s + item.fetches[phase] * tier.latency) * 1e3
             extra = moved if item.kind in ("routed", "static") else 0.0
             memory[index] = extra / rates.memory_bytes_per_s * 1e3
-            for rid, rate in carried[tier.id].items():
-                loads.setdefault(rid, {})[index] = moved / rate * 1e3
+            for channel in tier.channels:
+                taken = (moved - written) * channel.read + written * channel.write
+                loads.setdefault(channel.id, {})[index] = taken * 1e3
         row(f"time {stage}/{window}/{phase}/base", exposed, -base * 1e3)
         time_rows.append((stage, window, phase, "base"))
         if any(index != column and value for index, value in memory.items()):
-            row(f"time {stage}/{window}/{phase}/{rates.memory_id}", memory, -own / rates.memory_bytes_per_s * 1e3)
+            row(f"time {stage}/{window}/{phase}/{rates.memory_id}", memory, -own * 1e3)
             time_rows.append((stage, window, phase, rates.memory_id))
-        for rid in dict.fromkeys(rid for tier in lower for rid in carried[tier.id]):
-            if rid in loads:
-                row(f"time {stage}/{window}/{phase}/{rid}", {**loads[rid], column: -1.0}, 0.0)
-                time_rows.append((stage, window, phase, rid))
-        charged[(stage, window, phase)] = Charged(column, base * 1e3, exposed, loads)
+        for rid, outward in channels.items():
+            if rid not in loads or (outward and not any(loads[rid].values())):
+                continue
+            row(f"time {stage}/{window}/{phase}/{rid}", {**loads[rid], column: -1.0}, -beside.get(rid, 0.0))
+            time_rows.append((stage, window, phase, rid))
+        charged[(stage, window, phase)] = Charged(column, base * 1e3, exposed, loads, beside)
     ahead = Ahead(pieces, layers, passes, charged)
     for index, choice in enumerate(choices):
         if choice.mode == "prefetch":
@@ -198,8 +205,8 @@ def build_tier_problem(
             fixed = float(passes[phase].step[0] + passes[phase].hop[0])
             row(f"stage {stage}/{phase}", summed, -fixed * 1e3)
     pass_rows: list[tuple[int, str, str]] = []
-    for stage, phase, rid, entries in ahead.pass_rows():
-        row(f"pass {stage}/{phase}/{rid}", {**entries, first_phase + phases.index(phase): -1.0}, 0.0)
+    for stage, phase, rid, entries, fixed in ahead.pass_rows():
+        row(f"pass {stage}/{phase}/{rid}", {**entries, first_phase + phases.index(phase): -1.0}, -fixed)
         pass_rows.append((stage, phase, rid))
     if period_s is not None:
         row("period", {first_phase + number: 1.0 for number in range(len(phases))}, period_s * 1e3)
@@ -212,10 +219,11 @@ def build_tier_problem(
     total = sum(item.held * counts[item.window] for counts in layers for item in items) or 1.0
     depth = {tier.id: position + 1 for position, tier in enumerate(rates.tiers)}
     resident_ms = sum(weights[phase] * float(passes[phase].slowest_stage()[0]) * 1e3 for phase in phases)
+    nearness = _nearness(items)
     for index, choice in enumerate(choices):
         if choice.mode != "resident":
             item = items[choice.item]
-            share = item.held * layers[choice.stage][item.window] / total
+            share = item.held * nearness[choice.item] * layers[choice.stage][item.window] / total
             cost[index] = TIE_BREAK * resident_ms * depth[choice.tier] * share
     program = LinearProgram(tuple(columns), tuple(rows), cost, matrix, np.array(limit, dtype=float), np.array(equal, dtype=bool))
     return TierProblem(
@@ -232,6 +240,12 @@ def build_tier_problem(
     )
 
 
+def _nearness(items: tuple[Item, ...]) -> list[float]:
+    """What a byte of an item weighs among equal placements: a prefix cache makes room for all else, its old entries first."""
+    densest = max((item.density for item in items), default=0.0) or 1.0
+    return [(1.0 + item.density / densest) / 3.0 if item.kind == "prefix" else 1.0 for item in items]
+
+
 def _reading_stages(layers: list[tuple[int, ...]], stage: int, owner: int, reader: int) -> list[int]:
     """The stages whose layers of window ``reader`` read what ``owner`` holds in ``stage``: that stage, and those after it up to
     the next that holds some."""
@@ -244,9 +258,53 @@ def _reading_stages(layers: list[tuple[int, ...]], stage: int, owner: int, reade
     return found
 
 
-def tier_rate(resources: tuple[tuple[str, float], ...], rid: str) -> float:
-    """Bytes per second that resource ``rid`` grants a stream over ``resources``."""
-    return next(rate for name, rate in resources if name == rid)
+class _NetworkTime:
+    """What the networks of contention groups take of a group's channels for one layer of a window (ms): bytes over the group's
+    rate, at most the time of the collectives, which are measured beside one another."""
+
+    def __init__(self, pieces: ModelPieces, shapes: Shapes, rates: Rates, passes: Mapping[str, PassTimes]) -> None:
+        self._given = pieces, shapes, rates
+        self._passes = passes
+        inner, reached = 1.0, set()
+        for level in rates.levels:
+            if float(shapes.width[0]) > inner:
+                reached.add(level.id)
+            inner = level.devices
+        self.taken = {channel: levels for channel, levels in rates.contended.items() if reached & set(levels)}
+        """Channel -> network level -> seconds a byte, where this configuration reaches the network."""
+        self._known: dict[tuple[int, str], dict[str, float]] = {}
+
+    def of(self, window: int, phase: str) -> dict[str, float]:
+        """Milliseconds by channel."""
+        if not self.taken or not self._passes[phase].loads:
+            return {}
+        key = window, phase
+        if key not in self._known:
+            pieces, shapes, rates = self._given
+            sent: dict[str, float] = {}
+            for block in (*pieces.windows, *pieces.draft)[window].blocks:
+                for level, moved in network_bytes(block, pieces, shapes, rates, self._passes[phase].loads[window]).items():
+                    sent[level] = sent.get(level, 0.0) + float(moved[0])
+            most = sum(float(block.communication[0]) for block in self._passes[phase].windows[window])
+            self._known[key] = {
+                channel: min(sum(sent.get(level, 0.0) * each for level, each in levels.items()), most) * 1e3
+                for channel, levels in self.taken.items()
+            }
+        return self._known[key]
+
+
+def _needed_channels(tiers: list[TierRate], networks: Container[str]) -> dict[str, bool]:
+    """The channels that may bind, and whether one binds for what is written alone.
+
+    A channel that another is at least as busy as with every byte, of every tier, says nothing, unless networks load it too.
+    """
+    ids = list(dict.fromkeys(channel.id for tier in tiers for channel in tier.channels))
+    costs = {name: [cost for tier in tiers for c in (tier.channel(name),) for cost in (c.read, c.write)] for name in ids}
+    kept: list[str] = []
+    for name in ids:
+        if name in networks or not any(all(map(ge, costs[other], costs[name])) for other in kept):
+            kept.append(name)
+    return {name: not any(costs[name][::2]) for name in kept}
 
 
 @dataclass(frozen=True)
@@ -295,7 +353,8 @@ def evaluate_shares(problem: TierProblem, shares: Array) -> Evaluated:
                 phase_s[phase], slowest[phase] = total, stage
     carried: dict[str, str] = {}
     for stage, phase, rid in problem.pass_rows:
-        total = float(program.matrix[names[f"pass {stage}/{phase}/{rid}"], :count] @ shares[:count]) / 1e3
+        index = names[f"pass {stage}/{phase}/{rid}"]
+        total = (float(program.matrix[index, :count] @ shares[:count]) - float(program.limit[index])) / 1e3
         if total > phase_s[phase] * (1 + 1e-12):
             phase_s[phase], slowest[phase], carried[phase] = total, stage, rid
     return Evaluated(phase_s, window_s, binding, slowest, carried)

@@ -23,7 +23,8 @@ from planner.plans.intervals import within_high
 from planner.plans.numbers import GAP_DECIMALS
 from planner.plans.operate import Decision, Operation, PoolState, checks, operate
 from planner.plans.pareto import GAP, LIMITS, front_violations
-from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of, transition_of
+from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of, robust_of, transition_of
+from planner.plans.robust import EACH, SAME, Served, contexts_of, robust_violations
 from planner.plans.schema import Plan
 from planner.plans.space import Space, declare_space
 from planner.plans.transition import (
@@ -61,7 +62,7 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"certificate\.nodes.*", "certificate: an optimal basis closes the node"),
     (r"certificate\..*", "certificate"),
     (r"bottlenecks\..*", "bottlenecks: parts of the slowest stage's time, summing to one"),
-    (r"shadow_prices\..*", "shadow price: dual of the placement, or part of the time over the rate"),
+    (r"shadow_prices\..*", "shadow price: dual of the placement, part of the time over the rate, or one step of it"),
     (r"resilience\..*", "resilience: instances lost, started again, and requests/s of those that run"),
     (r"worst_case.*", "worst case: every figure of profile and runtime at its slow end"),
     (r"explanation\.least_tpot.*", "least TPOT: the stated configuration reaches it"),
@@ -69,6 +70,8 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"pareto\.points\.\d+\.tpot_limit_ms", LIMITS),
     (r"pareto\.points\.\d+\.(gap|bound)|pareto\.(proved|stopped)", GAP),
     (r"pareto\..*", "front: every number of a point follows from its configuration"),
+    (r"robust\.\d+\.pools.*", SAME),
+    (r"robust.*", EACH),
     (r"transition\.alternatives\.\d+\.(gap|bound)", RULES),
     (r"transition\.alternatives.*", ROWS),
     (r"transition\.(chosen|stopped)", CHOICE),
@@ -80,6 +83,7 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
         r"experts.*",
         "experts: a map for every pool of several ranks; every expert has a slot, and its copies serve all its tokens",
     ),
+    (r"prefix_cache.*", "prefix cache: tokens = tokens per request/s x requests/s, bytes as a sequence takes per token"),
     (r"provenance\..*", "provenance: the figures of the embedded inputs"),
     (r"versions\..*", "versions"),
 )
@@ -117,9 +121,9 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
         decision, least, front = decision_of(plan, where), least_of(plan, where), front_of(plan, where)
         stated = [("", decision), *([("explanation.least_tpot.", least)] if least else [])]
         stated += [(f"pareto.points.{number}.", point.decision) for number, point in enumerate(front.points if front else ())]
-        outside = [d.variant for _, d in stated if d.variant not in inputs.options.variants]
+        outside = [d.variant for _, d in stated if d.variant not in inputs.variants]
         if outside:
-            asked = [variant.label for variant in inputs.options.variants]
+            asked = [variant.label for variant in inputs.variants]
             return [Violation("pools", "configuration: a variant of the space", asked, outside[0].label)], []
         context = build_context(inputs, decision.variant)
         contexts = {variant: at_variant(context, variant) for variant in {d.variant for _, d in stated}}
@@ -146,7 +150,15 @@ def verify_plan(plan: Plan, where: str = "plan", *, full: bool = False) -> tuple
             violations = _transition_violations(inputs, transition)
             if violations:
                 return violations, []
-        expected = assemble(context, decision, certificate_of(plan), least, front, transition)
+        rows = robust_of(plan, decision, where)
+        if inputs.workloads or rows:
+            rows, violations = _robust_rows(inputs, decision, rows)
+            if violations:
+                return violations, []
+        certificate = certificate_of(plan)
+        if inputs.workloads:  # its nodes are those of the rows
+            certificate = replace(certificate, nodes={})
+        expected = assemble(context, decision, certificate, least, front, transition, rows)
     except InputError as error:
         if "experts" in error.where:
             return [Violation("experts", equation_of("experts"), "a map of this model's experts", str(error))], []
@@ -226,6 +238,24 @@ def _constraint_violations(context: Context, space: Space, decision: Decision) -
     return found
 
 
+def _robust_rows(inputs: Inputs, chosen: Decision, rows: list[Served]) -> tuple[list[Served], list[Violation]]:
+    """The rows of a set at work, and what is wrong with each by itself or with all of them together."""
+    if len(rows) != len(inputs.workloads):
+        return rows, [Violation("robust", EACH, len(inputs.workloads), len(rows))]
+    contexts, found = contexts_of(inputs, chosen.variant), []
+    for number, (context, row) in enumerate(zip(contexts, rows, strict=True)):
+        here = [Violation("pools", SAME, chosen.variant.label, row.decision.variant.label)]
+        if row.decision.variant == chosen.variant:
+            here = _shape_violations(context, declare_space(context), row.decision)
+        if not here:
+            operation = operate(context, row.decision)
+            rows[number] = replace(row, operation=operation)
+            here = [*_placements(operation), *_limit_violations(context, operation)]
+        found += [replace(v, path=f"robust.{number}.{v.path}") for v in here]
+    together = [] if found else robust_violations(contexts, rows, chosen, inputs.workload.id)
+    return rows, found + [Violation(*entry) for entry in together]
+
+
 def _transition_violations(inputs: Inputs, transition: Transition) -> list[Violation]:
     """The old plan's placement is a vertex; every alternative is inside its pins and the limits."""
     found = [replace(v, path=f"inputs.previous.{v.path}") for v in _placements(old_operation(inputs, transition.old))]
@@ -233,7 +263,7 @@ def _transition_violations(inputs: Inputs, transition: Transition) -> list[Viola
     for number, row in enumerate(transition.rows):
         path = f"transition.alternatives.{number}."
         inside = restricted(inputs, rules[row.name]) if row.name in rules else None
-        if inside is None or row.decision.variant not in inside.options.variants:
+        if inside is None or row.decision.variant not in inside.variants:
             found.append(Violation(f"{path}name", RULES, list(rules), f"{row.name[:80]} {row.decision.variant.label}"))
             continue
         context = build_context(inside, row.decision.variant)
@@ -367,8 +397,8 @@ def _notices(inputs: Inputs) -> list[str]:
         ("model", inputs.model.id, inputs.model, load_model),
         ("runtime", inputs.runtime.id, inputs.runtime, load_runtime),
         ("prices", inputs.prices.id, inputs.prices, prices),
-        ("workload", inputs.workload.id, inputs.workload, load_workload),
     ]
+    embedded += [("workload", load.id, load, load_workload) for load in inputs.workloads or (inputs.workload,)]
     for selection in inputs.hardware.values():
         embedded.append(("hardware", selection.system.id, selection.system, lambda name: load_hardware(name).system))
     notices = []

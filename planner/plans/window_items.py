@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from planner.footprint.memory import cache_bytes_per_sequence, cache_ways, lookup_bytes, routed_bytes, split_ways, static_bytes
+from planner.footprint.memory import (
+    cache_bytes_per_sequence,
+    cache_ways,
+    lookup_bytes,
+    routed_bytes,
+    split_ways,
+    static_bytes,
+    window_cache_bytes,
+)
 from planner.footprint.pieces import BlockPieces, LookupItem, ModelPieces, Window, cache_parts
 from planner.footprint.shapes import Shapes
 from planner.performance.passes import PassTimes
 from planner.performance.rates import TierRate
+from planner.plans.prefix import age_name
 
 ByPhase = dict[str, float]
 
@@ -39,6 +48,8 @@ class Item:
     width: int = 0
     """Devices of a pipeline stage."""
     readers: dict[int, tuple[ByPhase, ByPhase]] = field(default_factory=dict)
+    writes: ByPhase = field(default_factory=dict)
+    """Of what the layers of its own window move, what they write."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,6 +60,8 @@ class Item:
     @property
     def modes(self) -> tuple[str, ...]:
         """How it may come from a memory below."""
+        if self.kind == "prefix":
+            return ("prefetch",)
         if self.kind == "lookup":
             return ("prefetch", "fetch") if self.ahead else ("fetch",)
         chosen = any(needed[p] < whole[p] for needed, whole in self.readers.values() for p in needed)
@@ -58,6 +71,15 @@ class Item:
     def windows(self) -> tuple[int, ...]:
         """The windows whose layers read it."""
         return tuple(self.readers) or (self.window,)
+
+    def read_in(self, phase: str) -> bool:
+        """Whether a pass of a phase reads any of it."""
+        return bool(self.reads[phase] or self.fetches[phase])
+
+    @property
+    def density(self) -> float:
+        """Of a prefix cache what a pass brings back for each byte kept (0 of all else)."""
+        return self.reads.get("prefill", 0.0) / self.held if self.kind == "prefix" else 0.0
 
     def amplification(self, granule: int) -> float:
         """Bytes moved for each byte needed where rows (per token, bytes each) come from a tier of that granule."""
@@ -71,6 +93,12 @@ class Item:
         if mode == "stream":
             return self.held if self.kind == "routed" else whole[phase]
         return needed[phase] * self.amplification(granule)
+
+    def written(self, mode: str, granule: int, phase: str, window: int) -> float:
+        """Bytes among ``moved`` that the layer writes: new entries of a cache that it holds."""
+        if window != self.window:
+            return 0.0
+        return self.writes.get(phase, 0.0) * (1.0 if mode == "stream" else self.amplification(granule))
 
     def exposed(self, mode: str, phase: str, window: int) -> bool:
         """Whether a layer waits for it: what it needs is known only when it is needed. A pass that needs all of a cache does
@@ -113,9 +141,18 @@ def class_name(base: str, place: int, classes: int) -> str:
 
 
 def window_items(
-    pieces: ModelPieces, shapes: Shapes, passes: Mapping[str, PassTimes], sequences: float, reserved_tokens: int, page_tokens: int
+    pieces: ModelPieces,
+    shapes: Shapes,
+    passes: Mapping[str, PassTimes],
+    sequences: float,
+    reserved_tokens: int,
+    page_tokens: int,
+    prefix: tuple[tuple[float, float], ...] = (),
 ) -> tuple[Item, ...]:
-    """The items of every window (draft last) with bytes held and moved per layer; ``shapes`` has one row."""
+    """The items of every window (draft last) with bytes held and moved per layer; ``shapes`` has one row.
+
+    ``prefix``: tokens that a rank keeps of each age class, and tokens that a prefill pass brings back.
+    """
     items: list[Item] = []
     windows = (*pieces.windows, *pieces.draft)
     foreign = _foreign_reads(windows)
@@ -135,6 +172,12 @@ def window_items(
                     items.append(Item(number, name, "routed", held * size / block.routed.experts, reads, fetches))
             items += _tables(number, index, block, shapes, passes)
         items += _caches(number, windows, foreign, shapes, passes, sequences, reserved_tokens, page_tokens)
+        each = float(window_cache_bytes(window, shapes, reserved_tokens, page_tokens)[0]) / reserved_tokens if prefix else 0.0
+        for place, (kept, found) in enumerate(prefix):
+            if each and kept:
+                reads = {phase: found * each if phase == "prefill" else 0.0 for phase in passes}
+                name = age_name(place, len(prefix))
+                items.append(Item(number, name, "prefix", kept * each, reads, dict.fromkeys(passes, 0.0), ahead=True))
     return tuple(items)
 
 
@@ -192,6 +235,7 @@ def _caches(
         readers: dict[int, tuple[ByPhase, ByPhase]] = {}
         rows: list[tuple[float, float]] = []
         moved: list[tuple[int, int, int]] = []
+        writes = dict.fromkeys(passes, 0.0)
         for at, place in members:
             block = window.blocks[at]
             entry = block.caches[place]
@@ -207,11 +251,13 @@ def _caches(
                 part = times.windows[reader][at].cache_moves(place)
                 needed[phase] += float(part.needed[0])
                 whole[phase] += float(part.whole[0])
+                writes[phase] += float(part.written[0]) if reader == number else 0.0
         if held:
             reads = readers[number][0]
             fetches = dict.fromkeys(passes, 1.0 if rows else 0.0)
             plain = not rows and len(readers) == 1
-            found.append(Item(number, name, "cache", held, reads, fetches, tuple(rows), readers={} if plain else readers))
+            others = {} if plain else readers
+            found.append(Item(number, name, "cache", held, reads, fetches, tuple(rows), readers=others, writes=writes))
     return found
 
 

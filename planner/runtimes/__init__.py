@@ -1,5 +1,7 @@
 """Runtimes: what the serving software costs, reserves and can do."""
 
-from planner.runtimes.schema import RUNTIMES, Runtime, load_runtime
+from planner.runtimes.calibrated import Calibrated
+from planner.runtimes.calibration import Calibration, load_calibration, load_runtime
+from planner.runtimes.schema import RUNTIMES, Runtime
 
-__all__ = ["RUNTIMES", "Runtime", "load_runtime"]
+__all__ = ["RUNTIMES", "Calibrated", "Calibration", "Runtime", "load_calibration", "load_runtime"]

@@ -31,6 +31,7 @@ from planner.quantities import (
     figure_of,
     parse_quantity,
 )
+from planner.runtimes.calibrated import Calibrated
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid")
 
@@ -187,6 +188,8 @@ class Runtime(Extending):
     """Of a memory's nominal read bandwidth, what a dense decode pass of one sequence reaches, launches included."""
     sources: dict[str, Source] = {}
     """Field -> where its statement was read. Figures carry their own."""
+    calibrated: Calibrated | None = None
+    """What was fitted to measurements; a plan's runtime carries it, a runtime's file does not."""
 
     @classmethod
     def laid_over(cls, base: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -202,6 +205,35 @@ class Runtime(Extending):
         unsaid = {name for name in _OPTIONAL if getattr(self, name) == type(self).model_fields[name].get_default()}
         data: dict[str, Any] = handler(self)
         return {key: value for key, value in data.items() if key not in unsaid}
+
+    def on(self, device: str, model: str, weights: str) -> Runtime:
+        """The runtime as calibrated for one model on one device: floors of its generation, the residual with its evidence.
+
+        ``weights``: the dtype that most parameters are multiplied in.
+
+        Without a calibration the runtime itself. Folding a folded runtime again changes nothing.
+        """
+        found = self.calibrated
+        if found is None or not found.spread:
+            return self
+        generation, correction = found.generation_of(device), found.correction_of(device, model, weights)
+        scale = generation.floors if generation else 1.0
+        evidence = found.evidence(device, model, weights)
+        spread = found.spread[evidence]
+        value = correction.value if correction else 1.0
+        residual = Figure(
+            value=value,
+            low=value * spread.low,
+            high=value * spread.high,
+            source=found.calibration,
+            as_of=found.as_of,
+            grade="B" if correction else "C",
+            note=f"measured over predicted time of {spread.rows} points that were left out; evidence: {evidence}",
+        )
+        floors = {name: figure.model_copy(update={"value": figure.value * scale}) for name, figure in self.floors}
+        matrix = found.matrix.model_copy(update={"value": found.matrix.value * scale})
+        done = found.model_copy(update={"matrix": matrix, "spread": {}, "folded": evidence})
+        return self.model_copy(update={"floors": Floors(**floors), "residual": residual, "calibrated": done})
 
     def stock_prefill_tokens(self, device_bytes: float, attention_dp: int = 1) -> int | None:
         """The chunk per attention rank of a deployment that asks for none, on devices of that memory; ``None``: prompts run whole
@@ -257,6 +289,7 @@ _OPTIONAL = (
     "cpu",
     "single_stream",
     "sources",
+    "calibrated",
 )
 
 
@@ -267,8 +300,3 @@ def _hint(name: str) -> str:
 
 FOLDER = Path(__file__).parent / "catalogue"
 RUNTIMES: Catalogue[Runtime] = Catalogue("planner.runtimes", Runtime, "runtime")
-
-
-def load_runtime(name: str) -> Runtime:
-    """A runtime of the catalogue, or a ``.toml`` file."""
-    return RUNTIMES.load(name)

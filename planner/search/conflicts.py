@@ -17,7 +17,7 @@ from planner.plans.inputs import Inputs, build_context
 from planner.plans.space import declare_space
 from planner.reporter import Reporter
 from planner.search.limits import SERVICE, Limit, droppable, limits_of, without
-from planner.search.reliefs import Relief, relief
+from planner.search.reliefs import RELIEF_STEPS, Relief, relief, unfound
 from planner.search.shortage import (
     Row,
     capacity_row,
@@ -28,10 +28,9 @@ from planner.search.shortage import (
     worst_shortage,
 )
 from planner.search.tables import Stop, Tables
-from planner.search.trials import OutOfTimeError, Trials
+from planner.search.trials import EFFORT, STEPS, OutOfTimeError, Trials
 
 PURCHASES = {"max_usd_per_hour", "max_power_kw"}
-LATE = Relief("not found within the time limit", None, "")
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,15 @@ class Explanation:
         except OutOfTimeError:
             if not sets:
                 return self._stopped()
+        cut = self.trials.ended is not None
         messages: list[str] = []
         rows: list[Row] = []
         for limits in sets:
             message, members = self._explained(limits)
             messages.append(message)
             rows += [row for row in members if row["member"] not in {known["member"] for known in rows}]
+        if cut:
+            messages.append("what else conflicts was not found before the look for it was ended")
         return InfeasibleError("proved infeasible: " + "; besides, ".join(messages), rows)
 
     def _only(self, kept: Sequence[Limit]) -> Inputs:
@@ -109,6 +111,7 @@ class Explanation:
     # -- one conflict --------------------------------------------------------------------------------------------------
     def _explained(self, limits: list[Limit]) -> tuple[str, list[Row]]:
         members = [self._member(limits, limit) for limit in limits]
+        self.trials.allow(RELIEF_STEPS)
         try:
             message, machine = self._message(members)
         except OutOfTimeError:
@@ -117,6 +120,7 @@ class Explanation:
 
     def _member(self, limits: list[Limit], limit: Limit) -> Member:
         """A limit of a conflict with its relief: within all other limits or, if others conflict too, those of the set."""
+        self.trials.allow(RELIEF_STEPS)
         for base, note in ((self.inputs, ""), (self._only(limits), " (not enough alone: other limits conflict too)")):
             try:
                 hit = self.trials.hit(limit.at(base, None))
@@ -127,7 +131,8 @@ class Explanation:
                 detail = f"{limit.said}, {found.detail}" if found.detail else limit.said
                 row = member(limit.name, detail, found.text + note, found.amount, found.unit)
                 return Member(limit, base, found, row)
-        return Member(limit, self.inputs, LATE, member(limit.name, limit.said, LATE.text, None, ""))
+        late = unfound(self.trials)
+        return Member(limit, self.inputs, late, member(limit.name, limit.said, late.text, None, ""))
 
     def _message(self, members: list[Member]) -> tuple[str, list[Row]]:
         """One sentence, and what the machine lacks if it is a party."""
@@ -181,14 +186,15 @@ class Explanation:
 
     def _stopped(self) -> InfeasibleError:
         """The search had ended, the look for what conflicts had not."""
-        members = [
-            member(limit.name, limit.said, "not found within the time limit", None, "") for limit in limits_of(self.inputs)
-        ]
-        return InfeasibleError(
-            "proved infeasible; the time limit ended the look for the least relief: "
-            "raise --time-limit to see which limit decides",
-            members,
+        effort = self.trials.ended == EFFORT
+        within = f"in {STEPS} steps" if effort else "within the time limit"
+        members = [member(limit.name, limit.said, f"not found {within}", None, "") for limit in limits_of(self.inputs)]
+        ended = (
+            f"the look for which limits conflict was ended after {STEPS} steps: leave out limits one by one to see which decide"
+            if effort
+            else "the time limit ended the look for the least relief: raise --time-limit to see which limit decides"
         )
+        return InfeasibleError(f"proved infeasible; {ended}", members)
 
 
 def _some(row: Row | None) -> list[Row]:

@@ -29,7 +29,9 @@ from planner.plans.bounds import (
     rate_of_merit,
     weigh_batch,
 )
+from planner.plans.evaluate import Candidates, prefix_most
 from planner.plans.operate import Decision, PoolDecision
+from planner.quantities import round12
 from planner.reporter import Reporter
 from planner.search.tables import Placed, Stop, Tables
 
@@ -116,6 +118,11 @@ class Search:
         self.stopped = self.stopped or self.stop.reason()
         return self.stopped is not None
 
+    def late(self) -> bool:
+        """Whether the time is up, which is no step of an ``Allowance``."""
+        self.stopped = self.stopped or self.stop.late()
+        return self.stopped is not None
+
     def run(self) -> Found:
         """Search until nothing open can beat the incumbent by more than the tolerance, or time is up."""
         from planner.search.sides import Sides
@@ -153,6 +160,11 @@ class Search:
         merit, _, decision = self.best
         return Found(decision, merit, max(self.bound, merit), self.closed, self.stopped, solved)
 
+    @property
+    def _depends(self) -> bool:
+        """Whether what a placement of an aggregated pool must keep depends on the rate: its period, or its prefix cache."""
+        return self.charge.ttft_s is not None or self.context.pools["mixed"].prefix is not None
+
     # -- aggregated, everything in device memory -----------------------------------------------------------------------
     def _key(self, units: int, pool: PoolDecision, ttft: float) -> tuple[float, ...]:
         first = float(f"{ttft:.9g}") if self.objective == "latency" else 0.0
@@ -171,6 +183,9 @@ class Search:
             return
         for index in np.flatnonzero(merit >= merit.max() * (1 - 1e-12)):
             decision = replace(mixed_decision(group, int(row[index]), int(batch[index])), replicas=int(replicas[index]))
+            if group.pool.prefix is not None:
+                each = float(served.requests_per_s[index] / group.shapes.dp[int(row[index])])
+                decision = replace(decision, prefix_rate=round12(each))
             key = self._key(int(units[index]), decision, float(served.ttft_s[index]))
             self.offer(float(merit[index]), key, Decision((decision,), (int(units[index]),), self.context.variant))
 
@@ -226,7 +241,7 @@ class Search:
         group, low, high = self.tables.mixed[node.group], node.low, node.high
         decision = mixed_decision(group, node.row, low)
         rate, guess = 0.0, math.inf
-        if self.charge.ttft_s is not None:
+        if self._depends:
             merit = max(self.best[0] if self.best else 0.0, self.beat)
             rate = rate_of_merit(self.context, self.space, self.charge, group, node.row, low, merit)
             guess = at_rate(self.context.pools["mixed"], decision, rate) if rate else math.inf
@@ -255,7 +270,7 @@ class Search:
     def _offer_at(self, node: Node, batch: int) -> None:
         """Offer the placement of least TPOT at a batch or, where its TTFT is too long, one with a period that TPOT allows."""
         placed = self._place(node, batch, math.inf)
-        if not self._offer(node, batch, placed) and placed.seconds is not None and self.charge.ttft_s is not None:
+        if not self._offer(node, batch, placed) and placed.seconds is not None and self._depends:
             self._offer(node, batch, self._place(node, batch, placed.value_s))
 
     def _least_tpot(self, node: Node, merit: float, proof: str) -> tuple[float, str]:
@@ -277,9 +292,17 @@ class Search:
 
         Let V(tau) be the least TPOT with P + D <= tau, and tau(v) the longest period allowed at TPOT v: V falls with tau, tau
         grows with v. If V(tau(v)) > v, no placement within the limits reaches TPOT v, and the one behind V(tau(v)) meets the
-        TTFT limit, since its own TPOT is longer than v. Bisection closes in on the least TPOT from both sides.
+        TTFT limit, since its own TPOT is longer than v. Bisection closes in on the least TPOT from both sides. Likewise a prefix
+        cache: that for TPOT v is the smaller, the longer v, and one placed for v serves at v, its steps spaced.
         """
         below, above, proof = unlimited.bound_s, math.inf, ""
+        group, at = self.tables.mixed[node.group], np.array([node.row])
+        most = prefix_most(group.pool, Candidates(group.shapes.take(at), np.array([float(node.low)]), group.chunk[at]))
+        if most is not None:  # no more is served, as cell bounds know
+            with np.errstate(divide="ignore"):
+                below = max(below, float((node.low * group.shapes.pp / (self.charge.rounds * most))[0]))
+            if math.isinf(below):
+                return 0.0, ""
         probe = below
         merit = self._merit(node, Shown(below), unlimited)[0]
         for _ in range(40):
@@ -291,8 +314,10 @@ class Search:
                     above = min(above, placed.value_s)
             else:
                 above = min(above, probe)
+                if most is not None:
+                    self._offer(node, node.low, placed)
             merit = self._merit(node, Shown(below), unlimited)[0]
-            if merit <= self.floor or above <= below * (1.0 + self.tolerance / 2.0):
+            if merit <= self.floor or above <= below * (1.0 + self.tolerance / 2.0) or self.expired():
                 break
             probe = math.sqrt(below * above) if math.isfinite(above) else max(below, probe) * 1.05
         return merit, proof
@@ -334,6 +359,7 @@ class Search:
             shapes,
             pool.inputs.workload,
             pool.accept,
+            None if placed.decision.prefix_rate is None else np.array([placed.decision.prefix_rate]),
         )
         merit, units, replicas = mixed_merit(
             self.context, self.space, self.charge, served.tpot_s, served.requests_per_s, shapes.devices, served.concurrency

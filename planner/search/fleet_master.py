@@ -46,8 +46,9 @@ def most_of(option: Option, limits: Sequence[float], demand: float | None) -> in
 def choose_fleet(options: Sequence[Option], limits: Sequence[float], demand: float | None) -> Chosen | None:
     """The cheapest fleet that serves ``demand`` (requests/s) within the limits; without one, the cheapest that serves most.
 
-    ``None``: there is none. Every rounding widens what is allowed by a few parts in 10^12 and lowers costs (raises rates)
-    likewise, so the bound holds for the numbers as given.
+    ``None``: there is none. Of fleets that cost the same to nine digits the one that costs less in the next nine is taken, so
+    that of two identical pools the dearer is used only where it is needed. Every rounding widens what is allowed by a few parts
+    in 10^12 and lowers costs (raises rates) likewise, so the bound holds for the numbers as given.
     """
     if demand is not None:
         return _solve(options, limits, demand, [option.usd_per_hour for option in options], least=True)
@@ -94,4 +95,12 @@ def _solve(
         return None
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise StoppedError("the fleet's integer program ended without an answer")
-    return Chosen(tuple(int(solver.value(count)) for count in counts), solver.best_objective_bound / scale)
+    chosen = Chosen(tuple(int(solver.value(count)) for count in counts), solver.best_objective_bound / scale)
+    digits = [int((one * scale - math.floor(one * scale)) * WORTH) for one in worth]
+    if not least or not any(digits):
+        return chosen
+    model.add(total <= round(solver.objective_value))
+    model.minimize(sum(digit * count for digit, count in zip(digits, counts, strict=True)))
+    if solver.solve(model) in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return Chosen(tuple(int(solver.value(count)) for count in counts), chosen.bound)
+    return chosen

@@ -83,7 +83,7 @@ def usable(inputs: Inputs) -> bool:
     """Whether the planner can plan this at all: no figure that nobody published, nothing the runtime lacks, not too large."""
     try:
         refuse_unknown(inputs)
-        for variant in inputs.options.variants:
+        for variant in inputs.variants:
             declare_space(build_context(inputs, variant))
     except InputError:
         return False

@@ -32,11 +32,11 @@ def least_held(context: Context, tier: str) -> float | None:
     """The least bytes a device of a memory with which an aggregated deployment at the least load meets every limit.
 
     What overflows device memory and the other memories below is needed at least, so configurations are taken by that until none
-    could need less than the best. ``None`` where too many could, that best breaks a limit (more may then be needed), or serving
-    is not aggregated.
+    could need less than the best. ``None`` where too many could, that best breaks a limit (more may then be needed), serving is
+    not aggregated, or there is a prefix cache, which takes what it is given.
     """
     space = declare_space(context)
-    if not space.aggregated or not space.pools["mixed"].chunks:
+    if not space.aggregated or not space.pools["mixed"].chunks or context.pools["mixed"].prefix is not None:
         return None
     pool, declared = context.pools["mixed"], space.pools["mixed"]
     chunk = min(declared.chunks)

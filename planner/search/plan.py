@@ -13,12 +13,13 @@ from planner.plans.pareto import Front
 from planner.plans.schema import Plan
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
-from planner.search.find import Found, search_all
+from planner.search.find import NOTHING, Found, search_all
 from planner.search.high import within_limits
 from planner.search.maps import Maps, settled, with_maps
 from planner.search.pareto import seek_front
+from planner.search.robust import solve_robust
 from planner.search.sizing import fastest, sized, tables_of
-from planner.search.tables import Stop, Tables
+from planner.search.tables import LateError, Stop, Tables
 
 
 def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None) -> Plan:
@@ -29,6 +30,8 @@ def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = 
     """
     hooks = reporter or Reporter()
     until = stop or Stop()
+    if inputs.workloads:
+        return solve_robust(inputs, hooks, until)
     if inputs.options.within_high:
         return within_limits(inputs, lambda tightened: _solve(tightened, hooks, until))
     return _solve(inputs, hooks, until)
@@ -46,8 +49,11 @@ def _solve(inputs: Inputs, hooks: Reporter, until: Stop) -> Plan:
         raise explain_infeasible(every, hooks, until)
     if options.objective == "latency" and workload.tpot_s is None:
         least: Found = found
+    elif until.late():
+        least = replace(NOTHING, stopped=until.late())
     else:
         least = search_all(every, "latency", None, hooks, until)
+        least = replace(least, decision=None) if least.stopped else least  # the least found so far may not be below the plan's
     front = seek_front(every, inputs, found, least, hooks, until) if options.pareto else None
     plan = certified(inputs, found, least.decision, front)
     hooks.finished(plan.certificate.objective, plan.certificate.bound)
@@ -60,17 +66,23 @@ def best_of(inputs: Inputs, every: list[Tables], first: Found | None, hooks: Rep
     options, workload = inputs.options, inputs.workload
     maps: Maps = {}
     at = {tables.context.variant: tables.context for tables in every}
-    mapped_tables = every
+    mapped_tables, last = every, first
 
     def search(known: Maps) -> Found:
-        nonlocal mapped_tables
-        if first is not None and not known:
-            return first
-        mapped_tables = tables_of(inputs, known) if known else every
-        return search_all(mapped_tables, options.objective, workload.tpot_s, hooks, until)
+        nonlocal mapped_tables, last
+        if last is not None and not known:
+            return last
+        try:
+            mapped_tables = tables_of(inputs, known, until) if known else every
+        except LateError:
+            assert last is not None
+            return replace(last, stopped=until.late())
+        last = search_all(mapped_tables, options.objective, workload.tpot_s, hooks, until)
+        return last
 
     found = settled(lambda decision: at[decision.variant], search, maps)
-    if found.decision is not None and every[0].context.demand is not None and options.objective != "latency":
+    demand = every[0].context.demand
+    if found.decision is not None and demand is not None and options.objective != "latency" and not until.late():
         found = fastest(mapped_tables, found, hooks, until)
         assert found.decision is not None
         found = replace(found, decision=with_maps(at[found.decision.variant], found.decision, maps)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from decimal import Context as Digits
 from typing import Any
@@ -15,13 +15,16 @@ from planner.plans.inputs import WEIGHT_FORMATS, Inputs, PoolContext, build_cont
 from planner.plans.space import Space, declare_space
 from planner.search.limits import Limit
 from planner.search.overflow import held_in, least_held
-from planner.search.trials import Hit, OutOfTimeError, Trials
+from planner.search.trials import EFFORT, Hit, OutOfTimeError, Trials
 
 FINE = 1e-3
 """Relative width at which bisection of a time or a rate ends."""
 
 LEAST_TTFT_S = 1e-4
 """Seconds from which the least TTFT is looked for."""
+
+RELIEF_STEPS = 400
+"""Steps of trials for one relief, and for what the machine lacks."""
 
 MOST_VALUES = 12
 """How many other values of a pin or ban are tried, nearest first."""
@@ -50,20 +53,39 @@ def down(value: float) -> str:
 
 
 def relief(trials: Trials, inputs: Inputs, limit: Limit, hit: Hit) -> Relief:
-    """The least relief of ``limit`` in ``inputs``, where ``hit`` is a deployment that all other limits allow."""
+    """The least relief of ``limit`` in ``inputs``, where ``hit`` is a deployment that all other limits allow; the least found
+    where the look for it was ended."""
+    trials.allow(RELIEF_STEPS)
     try:
-        return RELIEFS[limit.field](trials, inputs, limit, hit)
+        found = RELIEFS[limit.field](trials, inputs, limit, hit)
     except OutOfTimeError:
-        return Relief("not found within the time limit", None, "")
+        return unfound(trials)
+    if trials.ended is None:
+        return found
+    return replace(found, detail=f"{found.detail or 'this works'}; the look for less was ended {why(trials)}")
+
+
+def why(trials: Trials) -> str:
+    """What ended a look for something."""
+    return f"after {RELIEF_STEPS} steps" if trials.ended == EFFORT else f"by the {trials.ended}"
+
+
+def unfound(trials: Trials) -> Relief:
+    """No relief, and what ended the look for one."""
+    within = f"in {RELIEF_STEPS} steps" if trials.ended == EFFORT else "within the time limit"
+    return Relief(f"not found {within}", None, "")
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 def _first(works: Callable[[Any], bool], values: Sequence[Any]) -> Any:
-    """The first value that works, if all after it do and the last is known to."""
+    """The first value that works, if all after it do and the last is known to; a later one where the look for it is ended."""
     low, high = 0, len(values) - 1
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if works(values[middle]) else (middle + 1, high)
+        try:
+            low, high = (low, middle) if works(values[middle]) else (middle + 1, high)
+        except OutOfTimeError:
+            break
     return values[high]
 
 
@@ -71,7 +93,10 @@ def _between(reach: Callable[[float], float | None], fails: float, works: float)
     """A value within ``FINE`` of the border between one that fails and one that works; ``reach`` gives what a trial reached."""
     while abs(math.log(works / fails)) > FINE:
         middle = math.sqrt(fails * works)
-        reached = reach(middle)
+        try:
+            reached = reach(middle)
+        except OutOfTimeError:
+            break
         if reached is None:
             fails = middle
         else:
@@ -153,7 +178,7 @@ def _purchase(price: Callable[[PoolContext], float], flag: str, unit: str) -> Ca
         if hit.context.separate:
             bought = {(p, d) for _, _, p, d in space.splits}
         else:
-            bought = {(n,) for n in range(space.pools["mixed"].least_units, space.pools["mixed"].units + 1)}
+            bought = {(n,) for n in range(1, space.pools["mixed"].units + 1)}
         sums = {sum(n * each for n, each in zip(units, prices, strict=True)) for units in bought}
         asked = float(limit.of(inputs))
         values = [value for value in sorted(sums) if asked * (1 + 1e-12) < value < most * (1 - 1e-12)]

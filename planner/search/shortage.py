@@ -14,7 +14,7 @@ from planner.plans.inputs import Context, Inputs, PoolContext, build_context
 from planner.plans.operate import Operation, PoolDecision
 from planner.plans.space import PoolSpace, Space
 from planner.search.limits import usable
-from planner.search.trials import Trials
+from planner.search.trials import OutOfTimeError, Trials
 
 MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""
@@ -209,14 +209,18 @@ def devices_row(trials: Trials, inputs: Inputs) -> Row | None:
         return selection.devices if usable(trial) and trials.hit(trial) else None
 
     fails, units, enough = pool.units, pool.units, None
-    while enough is None and units < MOST_UNITS:
-        units = min(2 * units, MOST_UNITS) if units else 1
-        enough = works(units)
-        fails = fails if enough else units
-    while enough is not None and units - fails > 1:
-        middle = (units + fails) // 2
-        found = works(middle)
-        fails, units, enough = (fails, middle, found) if found else (middle, units, enough)
+    try:
+        while enough is None and units < MOST_UNITS:
+            units = min(2 * units, MOST_UNITS) if units else 1
+            enough = works(units)
+            fails = fails if enough else units
+        while enough is not None and units - fails > 1:
+            middle = (units + fails) // 2
+            found = works(middle)
+            fails, units, enough = (fails, middle, found) if found else (middle, units, enough)
+    except OutOfTimeError:  # fewer may do
+        pass
     if enough is None:
         return None
-    return member("devices", f"{pool.selection.devices} devices", f"{enough} devices", float(enough), "devices")
+    words = f"{enough} devices" if trials.ended is None else f"{enough} devices or fewer"
+    return member("devices", f"{pool.selection.devices} devices", words, float(enough), "devices")

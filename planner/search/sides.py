@@ -16,7 +16,9 @@ from planner.performance.serving import queue_wait
 from planner.plans.bounds import decode_decision, node_name, prefill_decision
 from planner.plans.operate import BUSY_LIMIT, Decision, PoolDecision
 from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, sooner, split_table, undominated
+from planner.quantities import round12
 from planner.search.find import Node
+from planner.search.prefix_sides import sized_prefill
 from planner.search.tables import Placed
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Sides:
         self.prefill_devices, self.decode_devices, self.weight = split_table(self.context, search.space, self.charge)
         self.known: dict[str, list[Known]] = {"prefill": [], "decode": []}
         self.pruned: list[tuple[int, float, float]] = []
+        self.shown: list[tuple[int, float, float]] = []
         self.open: dict[str, list[Node]] = {"prefill": [], "decode": []}
         self._forget()
         order = np.argsort(self.prefill_devices, kind="stable")
@@ -105,6 +108,8 @@ class Sides:
                     members = members[rate[members] >= rate[members].max() * (1 - 1e-12)]
                 for i in members:
                     decision = prefill_decision(group, int(i))
+                    if group.pool.prefix is not None:
+                        decision = replace(decision, prefix_rate=round12(float(rate[i]) / decision.dp))
                     self.known["prefill"].append(Known(int(size), float(rate[i]), float(through[i]), decision))
             if group.pool.tiers:
                 bound, _ = group.serve(every, group.least_seconds)
@@ -123,7 +128,7 @@ class Sides:
             if not len(cells.row):
                 continue
             rate, tpot = group.bounds
-            good = tpot <= limit
+            good = (tpot <= limit) & (rate > 0.0)
             inside = np.flatnonzero(cells.fits & good)
             for batch in (cells.low[inside], cells.high[inside]):
                 served.append(self._decode_rows(number, cells.row[inside], batch, limit, best))
@@ -156,6 +161,8 @@ class Sides:
         for i in order[promising[order]] if not fastest else ():
             if self.charge.cap is None and rate[i] <= best.get(int(size[i]), 0.0) * (1 + slack):
                 continue
+            if self.search.late():
+                break
             batch = np.arange(low[i], high[i] + 1.0)
             served.append(self._decode_rows(int(which[i]), np.full(len(batch), rows[i]), batch, limit, best))
             left[i] = False
@@ -180,6 +187,8 @@ class Sides:
         order = order[able[order]]
         found: list[Columns] = []
         for start in range(0, len(order), CELLS):
+            if self.search.late():
+                break
             block = order[start : start + CELLS]
             block = block[tpot[block] < least]
             for number in np.unique(which[block]):
@@ -212,7 +221,7 @@ class Sides:
         if bounded:
             groups = self.tables.prefill if side == "prefill" else self.tables.decode
             rows += [(int(groups[n.group].shapes.devices[n.row]), n.rate, n.tpot) for n in self.open[side]]
-            rows += self.pruned if side == "decode" else []
+            rows += self.pruned if side == "decode" else self.shown
             if rows:
                 size, rate, latency = (np.array(column) for column in zip(*rows, strict=True))
                 rows = [rows[i] for i in np.flatnonzero(undominated(size, rate, latency))]
@@ -241,6 +250,8 @@ class Sides:
         """Most decode devices of a split whose prefill devices hold enough instances of that size and rate."""
         needed, asked = 1.0, (self.charge.demand or 0.0) * (1 - 1e-12)
         if asked > 0.0:
+            if len(self._prefill_sorted) == 0 or rate * (self._prefill_sorted[-1] + 1.0) < asked:
+                return 0.0  # an instance of every device there is would not do
             guess = max(float(np.ceil(asked / rate)), 1.0)
             needed = next(count for count in (guess - 1.0, guess, guess + 1.0) if count * rate >= asked)
         place = int(np.searchsorted(self._prefill_sorted, needed * size))
@@ -358,6 +369,9 @@ class Sides:
         pool = self.context.pool(side)
         if side == "prefill":
             decision = prefill_decision(self.tables.prefill[node.group], node.row)
+            if pool.prefix is not None:
+                self._process_sized(node, decision)
+                return []
             placed = self.tables.place(pool, decision)
             self._close(decision, node, placed)
             if placed.seconds is not None:
@@ -403,6 +417,25 @@ class Sides:
         for child in children:
             child.priority = -self.potential(child)
         return children
+
+    def _process_sized(self, node: Node, decision: PoolDecision) -> None:
+        """Solve a prefill node with a prefix cache: one placement is known; between it and the bound stays a bound."""
+        group, row = self.tables.prefill[node.group], np.array([node.row])
+        found = sized_prefill(
+            self.tables,
+            group.pool,
+            decision,
+            lambda seconds: float(group.serve(row, np.array([seconds]))[0][0]),
+            self.search.tolerance / 2.0,
+        )
+        self.search.closed[node_name(self.context.variant, decision, node.low, node.high)] = found.proof
+        if found.bound > 0.0:
+            least = float(group.serve(row, group.least_seconds[row])[1][0])
+            self.shown.append((decision.instance_devices, found.bound, least))
+        if found.placed is not None and found.rate > 0.0:
+            through = float(group.serve(row, np.array([found.seconds]))[1][0])
+            self.known["prefill"].append(Known(decision.instance_devices, found.rate, through, found.placed.decision))
+            self._offer_best()
 
     def _close(self, decision: PoolDecision, node: Node, placed: Placed) -> None:
         kind = "I" if placed.seconds is None else "B"

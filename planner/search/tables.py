@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from planner.errors import StoppedError
 from planner.plans.bounds import DUAL_TOLERANCE, with_period
 from planner.plans.candidates import (
     DecodeGroup,
@@ -19,7 +21,7 @@ from planner.plans.decode_times import decode_times
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
 from planner.plans.operate import Passes, PoolDecision, pool_problem
-from planner.plans.space import Space
+from planner.plans.space import PoolSpace, Space
 from planner.plans.tiers import dual_bound, elastic, evaluate_shares
 from planner.search.tier_lp import prove_empty, solve_tiers
 
@@ -33,6 +35,10 @@ class Stop:
 
     def reason(self) -> str | None:
         """Why to stop, or ``None``."""
+        return self.late()
+
+    def late(self) -> str | None:
+        """Whether the time is up: not a matter of what was done."""
         if self.interrupted:
             return "interrupted"
         if self.deadline is not None and time.monotonic() > self.deadline:
@@ -94,16 +100,37 @@ class Tables:
         return self.placements[key]
 
 
-def build_tables(context: Context, space: Space) -> Tables:
-    """Evaluate every pool's candidates with everything in device memory."""
-    tables = Tables(context, space)
+class LateError(StoppedError):
+    """The time was up before all tables were built; ``every``: those that are."""
+
+    def __init__(self, reason: str) -> None:
+        self.every: list[Tables] = []
+        super().__init__(f"stopped ({reason}) before any plan was found; raise --time-limit")
+
+
+def build_tables(context: Context, space: Space, stop: Stop | None = None) -> Tables:
+    """Evaluate every pool's candidates with everything in device memory, one pipeline depth at a time: ``LateError`` where
+    ``stop`` ends it between two of them."""
+    tables, until = Tables(context, space), stop or Stop()
     shared = None if context.separate else decode_times(context.pools["mixed"], space.pools["mixed"].shapes)
+
+    def depths(pool: PoolSpace) -> Iterator[tuple[int, PoolSpace]]:
+        for number, shapes in enumerate(pool.shapes):
+            reason = until.late()
+            if reason:
+                raise LateError(reason)
+            yield number, replace(pool, shapes=(shapes,))
+
     if space.aggregated:
-        tables.mixed = mixed_groups(context.pools["mixed"], space.pools["mixed"], shared)
+        for number, one in depths(space.pools["mixed"]):
+            tables.mixed += mixed_groups(context.pools["mixed"], one, shared and [shared[number]])
     if space.disaggregated:
         decode_space = space.pools.get("decode") or space.pools["mixed"]
         prefill_space = space.pools.get("prefill") or space.pools["mixed"]
         times = shared if decode_space is space.pools.get("mixed") else None
-        tables.decode = decode_groups(context.pool("decode"), decode_space, handoff_columns(context, decode_space), times)
-        tables.prefill = prefill_rows(context.pool("prefill"), prefill_space)
+        for number, one in depths(decode_space):
+            moved = handoff_columns(context, one)
+            tables.decode += decode_groups(context.pool("decode"), one, moved, times and [times[number]])
+        for _, one in depths(prefill_space):
+            tables.prefill += prefill_rows(context.pool("prefill"), one)
     return tables

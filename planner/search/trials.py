@@ -11,17 +11,39 @@ from typing import Any, TypeVar
 from planner.plans.candidates import DecodeGroup, MixedGroup
 from planner.plans.inputs import Context, Inputs, PoolContext, build_context
 from planner.plans.operate import Decision, Operation, operate
-from planner.plans.space import PoolSpace, declare_space
+from planner.plans.space import PoolSpace, Space, declare_space
 from planner.reporter import Reporter
 from planner.search.find import Search, search_all
-from planner.search.tables import Stop, Tables, build_tables
+from planner.search.tables import LateError, Stop, Tables, build_tables
 
 Change = Callable[[PoolContext], PoolContext]
 Group = TypeVar("Group", MixedGroup, DecodeGroup)
 
 
+STEPS, TABLES = 1000, 25
+"""Steps that trials may take before they are allowed more, and what new tables count as; a step opens a node or some cells."""
+EFFORT = "effort"
+
+
 class OutOfTimeError(Exception):
-    """The time limit ended a trial before it said anything."""
+    """The time limit, or the steps allowed, ended a trial before it said anything."""
+
+
+class Allowance(Stop):
+    """Stops after so many steps, whatever they take: the same on any machine."""
+
+    def __init__(self, until: Stop) -> None:
+        super().__init__()
+        self._until, self.steps = until, STEPS
+
+    def reason(self) -> str | None:
+        """Why to stop, or ``None``; counts a step."""
+        self.steps -= 1
+        return self.late() or (EFFORT if self.steps < 0 else None)
+
+    def late(self) -> str | None:
+        """As what stops from outside has it."""
+        return self._until.late()
 
 
 @dataclass(frozen=True)
@@ -48,16 +70,25 @@ class Trials:
     """Trials of one problem under changed limits."""
 
     def __init__(self, every: list[Tables], reporter: Reporter, stop: Stop) -> None:
-        self._reporter, self._stop = reporter, stop
+        self._reporter, self._stop = reporter, Allowance(stop)
+        self.ended: str | None = None
         self._tables: dict[tuple[Any, ...], Tables] = {}
         self._shared: dict[tuple[Any, ...], Tables] = {}
         for tables in every:
             self._tables[self._key(tables)] = self._shared[self._problem(tables.context)] = tables
 
+    def allow(self, steps: int) -> None:
+        """So many steps from now on."""
+        self._stop.steps, self.ended = steps, None
+
+    def _end(self, reason: str) -> OutOfTimeError:
+        self.ended = reason
+        return OutOfTimeError(reason)
+
     def hit(self, inputs: Inputs, change: Change | None = None) -> Hit | None:
         """Any deployment within every limit (``change`` alters each pool's constants); ``None`` where that is proved impossible.
 
-        ``OutOfTimeError`` where neither is known when the time is up.
+        ``OutOfTimeError`` where neither is known when the time is up, or the steps are (``ended`` then says which).
         """
         stopped = None
         for tables in self._every(inputs, change):
@@ -67,7 +98,7 @@ class Trials:
                 return Hit(tables.context, found.decision)
             stopped = stopped or found.stopped
         if stopped:
-            raise OutOfTimeError
+            raise self._end(stopped)
         return None
 
     def fastest(self, inputs: Inputs) -> Hit | None:
@@ -76,15 +107,16 @@ class Trials:
         found = search_all(every, "latency", None, self._reporter, self._stop)
         if found.decision is None:
             if found.stopped:
-                raise OutOfTimeError
+                raise self._end(found.stopped)
             return None
         context = next(tables.context for tables in every if tables.context.variant == found.decision.variant)
         return Hit(context, found.decision, found.stopped is None)
 
     def _every(self, inputs: Inputs, change: Change | None) -> list[Tables]:
-        if self._stop.reason():
-            raise OutOfTimeError
-        contexts = [build_context(inputs, variant) for variant in inputs.options.variants]
+        reason = self._stop.reason()
+        if reason:
+            raise self._end(reason)
+        contexts = [build_context(inputs, variant) for variant in inputs.variants]
         if change is not None:
             contexts = [replace(c, pools={phase: change(pool) for phase, pool in c.pools.items()}) for c in contexts]
         return [self._build(context) for context in contexts]
@@ -95,7 +127,8 @@ class Trials:
         tables = Tables(context, declare_space(context))
         key = self._key(tables)
         if key not in self._tables:
-            self._tables[key] = build_tables(context, tables.space)
+            self._stop.steps -= TABLES
+            self._tables[key] = self._new(context, tables.space)
         known = self._tables[key]
         tables.mixed = [_at(group, context.pool("mixed")) for group in known.mixed]
         tables.prefill = [replace(group, pool=context.pool("prefill")) for group in known.prefill]
@@ -103,6 +136,12 @@ class Trials:
         shared = self._shared.setdefault(self._problem(context), tables)
         tables.placements, tables.passes = shared.placements, shared.passes
         return tables
+
+    def _new(self, context: Context, space: Space) -> Tables:
+        try:
+            return build_tables(context, space, self._stop)
+        except LateError:
+            raise self._end(self._stop.late() or EFFORT) from None
 
     @staticmethod
     def _problem(context: Context) -> tuple[Any, ...]:
@@ -117,7 +156,8 @@ class Trials:
 
 
 def _at(group: Group, pool: PoolContext) -> Group:
-    """A group whose columns stay while the limits of its pool change."""
+    """A group whose columns and bounds stay while the limits of its pool change."""
+    _ = group.bounds  # worked out once for all copies
     moved = copy.copy(group)
     moved.pool = pool
     return moved

@@ -13,6 +13,7 @@ from planner.architecture.popularity import Popularity
 from planner.catalogue import Catalogue
 from planner.quantities import Grade
 from planner.workload.experts import ExpertPopularity
+from planner.workload.prefix import PrefixCache
 
 MAX_TOKENS = 16_777_216
 MAX_SECONDS = 1e9
@@ -45,7 +46,8 @@ class Lengths(BaseModel):
 class Workload(BaseModel):
     """What the deployment serves. Times in seconds; ``None`` means no limit.
 
-    ``prefix_hit`` is the share of input tokens whose cache entries exist already (0 to below 1).
+    ``prefix_hit`` is the share of input tokens whose cache entries exist already (0 to below 1), kept and brought back for
+    nothing; with ``prefix_cache`` in its place they are kept in memory, and how many is chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -56,6 +58,7 @@ class Workload(BaseModel):
     input_tokens: Lengths
     output_tokens: Lengths
     prefix_hit: float = Field(ge=0, lt=1, default=0.0, allow_inf_nan=False)
+    prefix_cache: PrefixCache | None = None
     ttft_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     tpot_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     acceptance: tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...] | None = Field(default=None, max_length=64)
@@ -73,7 +76,13 @@ class Workload(BaseModel):
     def _generates(self) -> Workload:
         if self.output_tokens.mean < 2:
             raise ValueError("output_tokens.mean must be at least 2: with one token there is no time per output token")
+        if self.prefix_cache is not None and self.prefix_hit:
+            raise ValueError("prefix_hit and prefix_cache both say how much is found: give one")
         return self
+
+    def at_hit(self, hit: float) -> Workload:
+        """The workload at a hit rate, its curve kept."""
+        return self if hit == self.prefix_hit else self.model_copy(update={"prefix_hit": hit})
 
     @property
     def miss_tokens(self) -> float:
