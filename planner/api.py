@@ -49,6 +49,7 @@ def resolve(
     *,
     workload: str | Workload | Sequence[str | Workload] = "interactive",
     runtime: str | Runtime = "generic",
+    calibration: Path | None = None,
     prices: str | OwnedPrices = "owned",
     site: str | Site | None = None,
     allow_announced: bool = False,
@@ -63,7 +64,7 @@ def resolve(
     from planner.plans.needs import refuse_unknown
     from planner.plans.robust import refuse_sets
     from planner.prices import at_site, load_prices
-    from planner.runtimes import load_runtime
+    from planner.runtimes import calibrated_runtime
     from planner.workload import Workload, load_workload
 
     pools = (
@@ -97,7 +98,7 @@ def resolve(
             hardware=pools,
             workload=load,
             workloads=loads if len(loads) > 1 else (),
-            runtime=load_runtime(runtime) if isinstance(runtime, str) else runtime,
+            runtime=calibrated_runtime(runtime, calibration),
             prices=basis,
             options=Options(**options),
         )
@@ -122,6 +123,7 @@ def plan(
     *,
     workload: str | Workload | Sequence[str | Workload] = "interactive",
     runtime: str | Runtime = "generic",
+    calibration: Path | None = None,
     prices: str | OwnedPrices = "owned",
     site: str | Site | None = None,
     allow_announced: bool = False,
@@ -137,6 +139,7 @@ def plan(
     ``model``, ``hardware``, ``workload``, ``runtime`` and ``prices`` are names, paths or loaded objects; ``options`` are the
     fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
     ``workload`` may be several with ``robust="workloads"``: one deployment for all of them, best for the one that fares worst.
+    ``calibration``: a file of ``planner calibrate`` to lay over the runtime in place of the built-in one.
     ``site`` gives the prices its electricity, PUE and planning life: ``"cn-west-hub"`` or a loaded ``Site``.
     ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
     ``slo_on="high"``: the workload's limits bind the 90th percentile of the prediction in place of its expected value.
@@ -156,6 +159,7 @@ def plan(
         hardware,
         workload=workload,
         runtime=runtime,
+        calibration=calibration,
         prices=prices,
         site=site,
         allow_announced=allow_announced,

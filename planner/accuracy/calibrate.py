@@ -192,7 +192,7 @@ def fit(bench: Bench, rows: NDArray[np.intp] | None = None) -> Fit:
         x = solve(of_tpot, lambda at, batch=batch: model.tpot(at, batch), table.tpot_s, x)  # type: ignore[misc]
         z = _fit_ttft(bench, table, model, x, z)
     batch, tpot, _ = model.times(x, client_of(bench, z, table))
-    return Fit(x, z, _corrections(bench.cells[timed], np.log(table.tpot_s / tpot)))
+    return Fit(x, z, _corrections(bench, timed, np.log(table.tpot_s / tpot)))
 
 
 def _fit_ttft(bench: Bench, table: Table, model: Model, x: Vector, z: Vector) -> Vector:
@@ -209,13 +209,19 @@ def _fit_ttft(bench: Bench, table: Table, model: Model, x: Vector, z: Vector) ->
     return solve(space, ttft_function(part, space, own, part.pp * step, np.zeros(len(rows))), part.ttft_s, z)
 
 
-def _corrections(cells: NDArray[np.str_], residual: Column) -> dict[str, tuple[float, int]]:
-    found: dict[str, tuple[float, int]] = {}
-    for name, rows in sorted(Counter(cells.tolist()).items(), key=lambda item: (-item[1], item[0]))[:MOST_CORRECTIONS]:
-        if rows >= LEAST_ROWS:
-            shift = float(np.median(residual[cells == name])) * rows / (rows + SHRINK_ROWS)
-            found[name] = (math.exp(shift), rows)
-    return found
+def _corrections(bench: Bench, rows: NDArray[np.intp], residual: Column) -> dict[str, tuple[float, int]]:
+    """Of the cells with ``LEAST_ROWS`` points or more, those whose shift takes most error away; ``residual``: log measured over
+    predicted of ``rows``."""
+    cells = bench.cells[rows]
+    found = []
+    for name, count in Counter(bench.cells.tolist()).items():
+        here = residual[cells == name]
+        if count >= LEAST_ROWS and len(here):
+            shift = float(np.median(here)) * len(here) / (len(here) + SHRINK_ROWS)
+            gain = float(np.sum(np.abs(here) - np.abs(here - shift)))
+            if gain > 0.0:
+                found.append((-gain, name, math.exp(shift), len(here)))
+    return {name: (factor, count) for _, name, factor, count in sorted(found)[:MOST_CORRECTIONS]}
 
 
 def predicted(bench: Bench, fit: Fit, rows: NDArray[np.intp]) -> tuple[Column, Column]:

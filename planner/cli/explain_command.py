@@ -59,6 +59,12 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
     binds = new_table("What binds", "pool", "phase", "resource", "share of time")
     for row in plan.bottlenecks:
         binds.add_row(row.pool, row.phase, row.resource, f"{row.share:.1%}")
+    operators = new_table(
+        "Operators: the roofline, and what eats the difference (ms a pass of the slowest stage)",
+        "pool", "phase", "operator", "layers", "ideal", "predicted", "kernels", "floors", "network",
+    )  # fmt: skip
+    for cells in _operators(plan):
+        operators.add_row(*cells)
     placement = new_table("What lies where", "pool", "item", "tier", "share", "copies", "GB", "GB a device", "access")
     for pool in plan.pools:
         for item in pool.placement:
@@ -76,4 +82,27 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
     for figure in [r for r in plan.provenance["estimates"] if r["grade"] == plan.provenance["lowest_grade"]]:
         ends = (end_in_words(str(figure["figure"]), figure[end]) for end in ("low", "high"))
         estimates.add_row(str(figure["figure"]), str(figure["grade"]), *ends)
-    return text, [binds, placement, estimates]
+    return text, [binds, operators, placement, estimates]
+
+
+def _operators(plan: Plan) -> list[tuple[str, ...]]:
+    """Each operator's time on the roofline and as predicted, all its layers together, and the parts of the difference."""
+    overlapped = bool(plan.inputs["runtime"]["overlap_communication"])
+    rows = []
+    for pool in plan.pools:
+        for phase, step in pool.step.items():
+            for window in step["windows"]:
+                for block in window["blocks"]:
+                    kernels = max(block["compute_ms"], block["memory_ms"])
+                    network = block["communication_ms"]
+                    exposed = max(network - kernels, 0.0) if overlapped else network
+                    parts = (
+                        block["ideal_ms"],
+                        block["floor_ms"] + kernels + exposed,
+                        kernels - block["ideal_ms"],
+                        block["floor_ms"],
+                        exposed,
+                    )
+                    times = (f"{part * window['layers']:.3f}" for part in parts)
+                    rows.append((pool.phase, phase, block["block"], f"{window['layers']:g}", *times))
+    return rows

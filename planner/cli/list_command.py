@@ -59,8 +59,9 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
             for w in WORKLOADS
         ]
     if kind == "runtimes":
-        from planner.runtimes import RUNTIMES
+        from planner.runtimes import RUNTIMES, load_runtime
 
+        fitted = {r.id: load_runtime(r.id).calibrated for r in RUNTIMES}
         return [
             {
                 "id": r.id,
@@ -68,6 +69,7 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
                 "version": r.version,
                 "admission": r.admission or "",
                 "offload": ", ".join(r.offload),
+                "calibration": getattr(fitted[r.id], "calibration", "").removeprefix("planner calibrate: "),
                 "as_of": str(r.as_of),
             }
             for r in RUNTIMES

@@ -62,6 +62,11 @@ if TYPE_CHECKING:
 )
 @click.option("--tiers", help="Memories that may be used, by kind, role or id (hbm,host).")
 @click.option("--runtime", default="generic", show_default=True, help="A runtime of the catalogue or a TOML file.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="A file of planner calibrate for the runtime, in place of the built-in calibration.",
+)
 @click.option("--weight-dtype", help="Store the layers' matrices in this dtype (bf16, fp8, int8, fp4, int4).")
 @click.option(
     "--kv-dtype",

@@ -69,9 +69,7 @@ def decode_load(batch: Column, workload: Workload, pieces: ModelPieces, rates: R
     return decode_load_of(batch, workload.resident_tokens, workload.context_variation, pieces, rates)
 
 
-def decode_load_of(
-    batch: Column, context: Column | float, variation: Column | float, pieces: ModelPieces, rates: Rates
-) -> Load:
+def decode_load_of(batch: Column, context: Column | float, variation: Column | float, pieces: ModelPieces, rates: Rates) -> Load:
     """A decode step whose sequences have ``context`` tokens in the mean, which vary between them."""
     draft = len(pieces.acceptance)
     tokens = pad_batch(batch, rates.buckets) * (1 + draft)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -130,6 +130,10 @@ class Rates:
     all_reduce: float = 1.0
     """Times over those of the collectives' equations; ``all_to_all`` of dispatch and combine."""
     all_to_all: float = 1.0
+    nominal_bytes_per_s: float = 0.0
+    """Of the device memory, before its efficiency."""
+    at_peak: bool = False
+    """Products run at the dense peak, whatever the kernel curve."""
     contended: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Channel -> network level -> seconds of the channel for each byte that a device sends there, and receives."""
 
@@ -139,6 +143,26 @@ class Rates:
             replace(self, tiers=other.tiers, contended=other.contended, residual=other.residual, reserve=other.reserve) == other
         )
 
+    def roofline(self) -> Rates:
+        """The same device without losses: peak and nominal rates, nothing exposed, experts evenly spread."""
+        return replace(
+            self,
+            at_peak=True,
+            efficiency=dict.fromkeys(self.efficiency, 1.0),
+            memory_bytes_per_s=self.nominal_bytes_per_s or self.memory_bytes_per_s,
+            floors=dict.fromkeys(self.floors, 0.0),
+            imbalance=1.0,
+            residual=1.0,
+            memory_startup=0.0,
+            matrix_s=0.0,
+            routed_read=1.0,
+            cache_read=1.0,
+            routed_width=0.0,
+            all_reduce=0.0,
+            all_to_all=0.0,
+            levels=(),
+        )
+
     def gemm_flop_per_s(self, dtype: str, rows: np.ndarray, kind: str) -> np.ndarray:
         """Achieved FLOP/s of matrix products of ``rows`` rows.
 
@@ -146,6 +170,8 @@ class Rates:
         curve is read at ``max(rows, knee)``.
         """
         dtype = dtype if dtype in self.peak else "bf16"
+        if self.at_peak:
+            return np.full(np.shape(rows), self.peak[dtype])
         curve, factor = self.curve[dtype]
         fraction = curve.fraction(np.maximum(rows, self.knee_rows[dtype]), factor)
         return np.asarray(self.peak[dtype] * fraction * self.efficiency[kind])
@@ -201,6 +227,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         memory_kind=memory.kind,
         memory_bytes=memory.usable.value,
         memory_bytes_per_s=hbm,
+        nominal_bytes_per_s=memory.read.value,
         tiers=tuple(tiers),
         levels=levels,
         floors={name: figure.value for name, figure in runtime.floors},
@@ -234,7 +261,7 @@ def more_bandwidth(rates: Rates, system: System, domain_id: str, more: float) ->
     )
 
 
-def _fitted(runtime: Runtime, efficiency: float) -> dict[str, float]:
+def _fitted(runtime: Runtime, efficiency: float) -> dict[str, Any]:
     """What a calibration says beyond the class defaults; no read is faster than the memory's nominal rate."""
     found = runtime.calibrated
     if found is None:

@@ -39,7 +39,14 @@ from planner.version import CATALOGUE_VERSION, __version__
 from planner.workload import Workload
 
 SCHEMA_VERSION = 1
-CALIBRATION = "none: class defaults of the runtime profile"
+UNCALIBRATED = "none: class defaults of the runtime profile"
+EVIDENCE = {
+    None: "first principles and class defaults; no measurement of this device and runtime was fitted",
+    "measured": "measured: the runtime was fitted to this model on this device",
+    "sibling": "sibling: the runtime was fitted to devices of this generation; this model on this device has no figure of its own",
+    "kin": "kin: the runtime was fitted to devices of other generations alone",
+}
+"""What a prediction rests on, by ``Calibrated.folded``."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def assemble(
     if transition is not None:
         plan["transition"] = transition_data(context, transition, short_pools)
     plan["provenance"] = provenance_of(inputs)
-    plan["versions"] = {"planner": __version__, "catalogue": CATALOGUE_VERSION, "calibration": CALIBRATION}
+    plan["versions"] = {"planner": __version__, "catalogue": CATALOGUE_VERSION, "calibration": calibration_of(inputs)}
     plan = canonical(plan)
     asked = inputs.model_copy(update={"workload": as_asked(workload)})
     plan["inputs"] = asked.model_dump(mode="json", by_alias=True)
@@ -184,9 +191,26 @@ def _prediction(context: Context, operation: Operation, others: list[tuple[str, 
         "capacity_requests_per_s": operation.capacity_per_s,
         "concurrency": operation.concurrency,
         "prefill_busy": operation.busy,
-        "evidence": "first principles and class defaults; no measurement of this device and runtime was fitted",
+        "evidence": evidence_of(context),
         "expected_low_high": "median, 10th and 90th percentile",
     }
+
+
+def calibration_of(inputs: Inputs) -> str:
+    """The calibration that the runtime's figures come from, with the digest of its points."""
+    found = inputs.runtime.calibrated
+    return UNCALIBRATED if found is None else found.calibration
+
+
+def evidence_of(context: Context) -> str:
+    """What the prediction rests on, pool by pool where they differ."""
+    found = {}
+    for phase, pool in context.pools.items():
+        fitted = pool.inputs.runtime.calibrated
+        found[phase] = EVIDENCE[None if fitted is None else fitted.folded]
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{phase}: {text}" for phase, text in found.items())
 
 
 def _cost(context: Context, operation: Operation, others: list[tuple[str, str, Operation]]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         "defaults": [
             f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
             f"prefix hits {workload.prefix_hit:.1%}{_hits(workload)} ({workload.source})",
-            f"runtime {inputs.runtime.id}: {inputs.runtime.name}",
+            f"runtime {inputs.runtime.id}: {inputs.runtime.name}{_fitted(context, plan)}",
             f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}{_at(inputs.prices.site)}, "
             f"utilisation {context.utilisation:g}",
             f"closed loop of {operation.concurrency:.0f} requests in flight"
@@ -136,6 +136,12 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
             f"about {operation.concurrency:.0f} in flight; time per token is that at capacity, so no shorter than at this load",
         ],
     }
+
+
+def _fitted(context: Context, plan: dict[str, Any]) -> str:
+    """By what the runtime was calibrated, and what that means here."""
+    found = context.inputs.runtime.calibrated
+    return "" if found is None else f"; {found.calibration}; {plan['prediction']['evidence']}"
 
 
 def _hits(workload: Workload) -> str:

@@ -12,14 +12,18 @@ from planner.plans.evaluate import largest_fitting_batch
 from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import right_hand_range
 from planner.plans.marginal import Price, network_prices, unit_prices
-from planner.plans.operate import Decision, Operation, PoolState, checks, operate, operation_objective
+from planner.plans.operate import Decision, Operation, PoolState, checks, operate, operation_objective, pool_passes
 from planner.plans.placement import window_label
 from planner.plans.prefetch import WAIT
 from planner.plans.prefix_rows import cache_binds
 
 
 def phase_parts(state: PoolState, phase: str) -> dict[str, Any]:
-    """A pass of the slowest stage: its time and the layers' times by part (ms, residual included)."""
+    """A pass of the slowest stage: its time and the layers' times by part (ms, residual included).
+
+    ``ideal_ms`` of a block: the same pass on the roofline, all in device memory (``Rates.roofline``).
+    """
+    ideal = pool_passes(replace(state.pool, rates=state.pool.rates.roofline()), state.decision)[phase].windows
     stage = state.times.slowest[phase]
     residual = state.pool.rates.residual
     pieces = (*state.pool.pieces.windows, *state.pool.pieces.draft)
@@ -42,8 +46,9 @@ def phase_parts(state: PoolState, phase: str) -> dict[str, Any]:
                         "compute_ms": float(block.compute[0]) * residual * 1e3,
                         "memory_ms": float(block.memory[0]) * residual * 1e3,
                         "communication_ms": float(block.communication[0]) * residual * 1e3,
+                        "ideal_ms": float(max(best.compute[0], best.memory[0])) * 1e3,
                     }
-                    for block in blocks
+                    for block, best in zip(blocks, ideal[index], strict=True)
                 ],
             }
         )

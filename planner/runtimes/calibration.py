@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.documents import explain_validation, parse_toml, read_text
+from planner.errors import InputError
 from planner.quantities import Figure
 from planner.runtimes.calibrated import Calibrated, Correction, Evidence, FirstToken, Generation, Spread
 from planner.runtimes.schema import RUNTIMES, Efficiencies, Floors, Runtime
@@ -137,3 +138,15 @@ def load_runtime(name: str, calibration: Path | None = None) -> Runtime:
         return load_calibration(calibration).laid_over(runtime)
     known = _builtin() if name in RUNTIMES.ids else None
     return known.laid_over(runtime) if known else runtime
+
+
+def calibrated_runtime(runtime: str | Runtime, calibration: Path | None = None) -> Runtime:
+    """A runtime by name, file or itself, under a calibration if one is named, which must have figures of it."""
+    if calibration is None:
+        return load_runtime(runtime) if isinstance(runtime, str) else runtime
+    base, found = RUNTIMES.load(runtime) if isinstance(runtime, str) else runtime, load_calibration(calibration)
+    known = sorted({name for one in found.runtimes.values() for name in one.applies})
+    if base.id not in known:
+        what = f"holds no figures of the runtime {base.id}"
+        raise InputError(what, where=str(calibration), mend=f"choose --runtime {known[0] if len(known) == 1 else ' or '.join(known)}")
+    return found.laid_over(base)
