@@ -159,10 +159,11 @@ def test_more_bytes_or_devices_never_take_less_time(name: str) -> None:
     for group in groups:
         assert (np.diff(all_reduce(np.full_like(sizes, group), sizes, (level,))) >= 0).all()
         assert (np.diff(all_to_all(np.full_like(sizes, group), sizes, 64.0, [np.full_like(sizes, 2.0)], (level,))) >= 0).all()
-    assert (np.diff(point_to_point(sizes, np.ones_like(sizes), (level,))) >= 0).all()
+    if most > 1:
+        assert (np.diff(point_to_point(sizes, np.ones_like(sizes), (level,))) >= 0).all()
     if level.mesh:  # a larger group of a mesh has more links and may be faster
         return
-    for size in sizes[::6]:
+    for size in sizes[::6] if most > 1 else ():
         assert (np.diff(all_reduce(groups, np.full_like(groups, size), (level,))) >= -1e-15).all()
         assert (
             np.diff(all_to_all(groups, np.full_like(groups, size), 64.0, [np.full_like(groups, 2.0)], (level,))) >= -1e-15

@@ -259,6 +259,8 @@ def processor_rates(pool: PoolContext) -> Rates:
     measured = {} if cpu is None else {name: rate.value for name, rate in cpu if rate is not None}
     if not measured:
         return rates
+    for stored, used in pool.inputs.runtime.computes.items():
+        measured |= {stored: measured[one] for one in used[:1] if one in measured}
     flat = {name: (one.model_copy(update={"points": ((1.0, 1.0), (2.0, 1.0))}), 1.0) for name, (one, _) in rates.curve.items()}
     return replace(
         rates,

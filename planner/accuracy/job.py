@@ -68,7 +68,7 @@ def calibrate_file(path: Path, *, name: str | None = None, source: str | None = 
         )
     except ValidationError as error:
         raise explain_validation(error, "calibration") from None
-    report = {"calibration": done.calibration.id, "points": told, "as_of": done.calibration.as_of.isoformat()}
+    report: dict[str, Any] = {"calibration": done.calibration.id, "points": told, "as_of": done.calibration.as_of.isoformat()}
     report |= {"skipped": dict(counts_by_reason(skipped)), **done.report}
     return Job(done.calibration, rounded(report), skipped)
 

@@ -62,7 +62,9 @@ def accepted(points: Points, engines: Engines = load_runtime) -> tuple[Points, P
         return points, predict(points, engines), []
     except InputError:
         pass
-    keys = zip(points.model, points.hardware, points.runtime, points.weight_dtype, points.kv_dtype, points.pp.tolist(), strict=True)
+    keys = zip(
+        points.model, points.hardware, points.runtime, points.weight_dtype, points.kv_dtype, points.pp.tolist(), strict=True
+    )
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, key in enumerate(keys):
         groups.setdefault(key, []).append(number)
@@ -146,12 +148,14 @@ def _cell(value: float) -> float | None:
 def score_deployments(answered: Sequence[Prediction], unanswered: Sequence[Unanswered]) -> dict[str, Any]:
     """Scores of published deployments that state an absolute figure, by what they have in common; ratios apart; checks.
 
+    ``not_inferencex``: rows of quality A or B that are not of the benchmark that runtimes are fitted to.
     ``below_device_memory``: rows that keep something in DDR, LPDDR or on SSD, by source. ``profile``: a published profile run,
     at balanced experts. ``capacity``: days of production; the prediction at full use must not lie below what was observed,
     and what was observed over it is the utilisation.
     """
     absolute = [one for one in answered if one.row.score == "absolute"]
     quality = [one for one in absolute if one.row.quality in "AB"]
+    others = [one for one in quality if not one.row.source_group.startswith("inferencex")]
     low = [one for one in absolute if set(one.memories) & set(BELOW)]
     strata: dict[str, Callable[[Prediction], str]] = {
         "set": lambda one: one.row.set,
@@ -162,12 +166,13 @@ def score_deployments(answered: Sequence[Prediction], unanswered: Sequence[Unans
         "quality": lambda one: one.row.quality,
         "source_group": lambda one: one.row.source_group,
     }
-    reasons = [one.reason for one in unanswered]
+    reasons = [one.row.skip or "refused" for one in unanswered]
     return {
         "rows": len(answered) + len(unanswered),
         "answered": len(answered),
         "absolute": _summary(absolute),
         "quality_ab": _summary(quality),
+        "not_inferencex": _summary(others),
         "by": {name: _split(absolute, of) for name, of in strata.items()},
         "below_device_memory": _summary(low) | {"by_source": _split(low, strata["source_group"])},
         "ratio": _summary([one for one in answered if one.row.score == "ratio"]),
@@ -204,6 +209,7 @@ def _row(one: Prediction) -> dict[str, Any]:
     row = one.row
     return {
         "id": row.id,
+        "source_group": row.source_group,
         "hardware": row.hardware,
         "metric": row.metric,
         "unit": UNITS[row.metric],

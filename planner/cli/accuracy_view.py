@@ -86,8 +86,8 @@ def _print_noise(rows: list[dict[str, Any]]) -> None:
 
 def print_deployments(data: dict[str, Any]) -> None:
     """Published deployments by what they have in common, and the checks of DeepSeek's figures."""
-    click.echo(f"published deployments: {data['answered']:,} of {data['rows']:,} rows answered; none of these figures was fitted\n")
-    overall = [("all", data["absolute"]), ("quality A and B", data["quality_ab"])]
+    click.echo(f"published deployments: {data['answered']:,} of {data['rows']:,} rows answered; no figure was fitted to them\n")
+    overall = [("all", data["absolute"]), ("quality A and B", data["quality_ab"]), ("not of InferenceX", data["not_inferencex"])]
     if data["ratio"]["n"]:
         overall.append(("ratios of two rows", data["ratio"]))
     _print_scores("deployments", "rows", overall, covered=False)

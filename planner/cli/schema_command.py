@@ -8,7 +8,10 @@ import click
 
 from planner.cli.common import echo_json
 
-SUBJECTS = ("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint", "conflict", "inventory", "mix")
+SUBJECTS = (
+    *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
+    *("conflict", "inventory", "mix", "validate", "calibrate"),
+)
 
 _VERIFY: dict[str, Any] = {
     "type": "object",
@@ -99,6 +102,76 @@ _CONFLICT: dict[str, Any] = {
         },
     },
 }
+_ERROR = {"type": ["number", "null"], "minimum": 0}
+_SCORE: dict[str, Any] = {
+    "type": "object",
+    "required": ["n", "median_ape", "mean_ape", "p90_ape", "within_2x", "ratio", "coverage_80"],
+    "additionalProperties": False,
+    "description": "Errors |predicted / measured - 1| and shares as fractions; null where nothing was scored.",
+    "properties": {
+        "n": _COUNT,
+        **dict.fromkeys(("median_ape", "mean_ape", "p90_ape", "within_2x", "ratio", "coverage_80"), _ERROR),
+    },
+}
+_BOTH: dict[str, Any] = {
+    "type": "object",
+    "required": ["tpot", "ttft", "ttft_below_5s"],
+    "properties": dict.fromkeys(("tpot", "ttft", "ttft_below_5s"), _SCORE),
+}
+_VALIDATE: dict[str, Any] = {
+    "type": "object",
+    "required": [
+        "file",
+        "points",
+        "answered",
+        "skipped",
+        "skipped_by_reason",
+        "median_with_skipped",
+        "by",
+        "rules",
+        "noise_floor",
+    ]
+    + _BOTH["required"],
+    "properties": {
+        "points": _COUNT,
+        "answered": _COUNT,
+        **_BOTH["properties"],
+        "skipped": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "reason"],
+                "additionalProperties": False,
+                "properties": dict.fromkeys(("id", "reason"), {"type": "string"}),
+            },
+        },
+        "by": {
+            "type": "object",
+            "required": ["system", "model", "backend", "precision", "mode", "evidence"],
+            "additionalProperties": {"type": "object", "additionalProperties": _BOTH},
+        },
+        "deployments": {"type": "object", "description": "Published deployments; without POINTS.csv only."},
+    },
+}
+_CALIBRATE: dict[str, Any] = {
+    "type": "object",
+    "required": ["calibration", "report"],
+    "additionalProperties": False,
+    "properties": {
+        "calibration": {
+            "type": "object",
+            "required": ["id", "as_of", "source", "points", "rows", "generations", "spread", "runtimes"],
+        },
+        "report": {
+            "type": "object",
+            "required": ["rows", "parameters", "skipped", "fitted", "left_out", "coverage_80", "identified", "curve"],
+        },
+    },
+}
+_OUTPUT = {
+    **{"verify": _VERIFY, "list": _LIST, "kv": _KV, "lint": _LINT, "conflict": _CONFLICT},
+    **{"validate": _VALIDATE, "calibrate": _CALIBRATE},
+}
 
 
 def schema_of(subject: str) -> dict[str, Any]:
@@ -139,7 +212,7 @@ def schema_of(subject: str) -> dict[str, Any]:
 
         schema = Mix.model_json_schema()
     else:
-        schema = {"verify": _VERIFY, "list": _LIST, "kv": _KV, "lint": _LINT, "conflict": _CONFLICT}[subject]
+        schema = _OUTPUT[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -12,7 +12,9 @@ from planner.cli.common import Range, echo_json, format_option, hint
 
 @click.command("validate")
 @click.argument("points", required=False, type=click.Path(path_type=Path))
-@click.option("--rows", type=click.Path(path_type=Path), help="Write a line for every point: CSV, or JSON lines to a .jsonl file.")
+@click.option(
+    "--rows", type=click.Path(path_type=Path), help="Write a line for every point: CSV, or JSON lines to a .jsonl file."
+)
 @click.option(
     "--max-median-ape",
     type=Range(0, 1e6),

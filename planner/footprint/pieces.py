@@ -233,12 +233,14 @@ def cut(
     kv_layouts: tuple[str, ...],
     draft_depth: int = 0,
     acceptance_given: tuple[float, ...] | None = None,
+    whole_windows: bool = False,
 ) -> ModelPieces:
     """Cut a model into windows.
 
     ``conversions`` maps storage formats to those the device computes in; ``kv_layouts`` are the cache layouts allowed, in
     order of preference, and a cache takes the first that it has. With ``draft_depth`` the draft module is included;
-    ``acceptance_given`` (the workload's) stands before the model's own acceptance.
+    ``acceptance_given`` (the workload's) stands before the model's own acceptance. With ``whole_windows`` caches of
+    sliding-window attention hold all that came before; what is read of them stays their window.
     """
     owners = {(block.id, cache.name): (block, cache) for block in model.blocks for cache in block.caches}
     chosen: list[str] = []
@@ -296,7 +298,7 @@ def cut(
                 CacheItem(
                     cache.name,
                     owner.id == block.id,
-                    cache.span,
+                    cache.span.model_copy(update={"window": None}) if whole_windows and cache.span.ratio == 1 else cache.span,
                     read.span,
                     cache.entry_bytes(layout),
                     cache.fixed_bytes,

@@ -219,6 +219,8 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         if "fp16" not in compute:
             raise InputError("gives no peak for bf16 or fp16", where=f"device {system.device.id}", mend="add [compute.bf16]")
         compute = {**compute, "bf16": compute["fp16"]}  # what needs 16 bits runs in the 16-bit float that there is
+    run = {stored: next((one for one in used if one in compute), "") for stored, used in runtime.computes.items()}
+    compute = {**compute, **{stored: compute[used] for stored, used in run.items() if used}}
     return Rates(
         peak={k: c.peak.value for k, c in compute.items()},
         curve={k: (c.gemm, 1.0) for k, c in compute.items()},

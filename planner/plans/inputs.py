@@ -431,7 +431,8 @@ def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> Poo
         )
     if variant.mtp and model.speculation is None:
         raise InputError(f"model {model.id} has no draft module", where="--mtp", mend="use --mtp 0")
-    pieces = cut(model, conversions, runtime.kv_layouts[variant.kv_dtype], variant.mtp, inputs.workload.acceptance)
+    layouts, whole = runtime.kv_layouts[variant.kv_dtype], runtime.window_caches == "whole"
+    pieces = cut(model, conversions, layouts, variant.mtp, inputs.workload.acceptance, whole)
     pieces = with_use(pieces, inputs.workload.experts, variant.redundant, widths(selection.devices))
     pieces = with_table_use(pieces, inputs.workload.lookups)
     rates = resolve_rates(system, runtime)

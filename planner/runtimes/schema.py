@@ -167,6 +167,11 @@ class Runtime(Extending):
     """KV dtype -> cache layouts in order of preference."""
     dequantises: tuple[str, ...] = ()
     """Storage formats whose weights it keeps on devices that do not compute in them, dequantised in the kernel."""
+    computes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """Dtype of weights -> dtypes its kernels multiply them in, of which the first that the device has counts; weights of other
+    dtypes, and where the device has none of those, are multiplied in their own or in 16 bits."""
+    window_caches: Literal["window", "whole"] = "window"
+    """What a cache of sliding-window attention holds: its window, or like other layers' all that came before."""
     parallel: tuple[Parallel, ...] = EVERY_PARALLEL
     """How it can spread a model; ``attention_data`` is attention data parallelism beside shared experts."""
     default_prefill_tokens: tuple[StockPrefill, ...] = ()
@@ -279,6 +284,8 @@ _OWN = ("schema", "id", "name", "version", "as_of")
 """Keys of a file that an heir never takes over."""
 _OPTIONAL = (
     "version",
+    "computes",
+    "window_caches",
     "parallel",
     "default_prefill_tokens",
     "default_prefill_shared",
