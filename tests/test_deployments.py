@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
-from planner.accuracy.deployment_passes import acceptance, instance_of, memories_of
+from planner.accuracy.deployment_passes import acceptance, engine_name, instance_of, memories_of, pool_of, processor_rates
 from planner.accuracy.deployments import POINTS, UNITS, Default, Deployment, Skip, load_deployments, shares
-from planner.accuracy.predict_deployments import predict, predict_all, settle
+from planner.accuracy.misses import is_missed, load_misses
+from planner.accuracy.predict_deployments import Prediction, predict, predict_all, settle
 from planner.architecture import load_model
 from planner.errors import InputError, PlannerError
 from planner.hardware import load_hardware
@@ -241,3 +243,70 @@ def test_another_runtime_in_the_place_of_the_catalogues() -> None:
     row, plain = BY_ID["ant-h20-02"], RUNTIMES.load("generic")
     slow = plain.model_copy(update={"residual": plain.residual.model_copy(update={"value": 2.0 * plain.residual.value})})
     assert predict(row, None, lambda _: slow).value == pytest.approx(predict(row, None, lambda _: plain).value / 2.0)
+
+
+# --- what is missed -----------------------------------------------------------------------------------------------------
+
+
+def test_every_row_beyond_twice_is_on_the_list_and_no_other() -> None:
+    listed = load_misses()
+    answered, _ = predict_all(ROWS)
+    missed = {found.row.id for found in answered if is_missed(found)}
+    assert missed - set(listed) == set(), "say why in points/misses.csv, or that it is unexplained"
+    assert set(listed) - missed == set(), "these are within twice by now: take them off points/misses.csv"
+    assert list(listed) == sorted(listed)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,why\n", "another header"),
+        ("id,standing,reason\na,explained,\n", "line 2: reason"),
+        ("id,standing,reason\na,perhaps,so\n", "line 2: standing"),
+        ("id,standing,reason\na,explained\n", "line 2: reason"),
+        ("id,standing,reason\na,explained,so,so\n", "line 2"),
+        ("id,standing,reason\na,explained,so\na,partly,so\n", "given twice"),
+        ('id,standing,reason\na,explained,"so\n', "CSV"),
+    ],
+)
+def test_a_bad_list_of_misses_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "misses.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        load_misses(path)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_miss_is_beyond_a_factor_of_two() -> None:
+    row = BY_ID["ant-h20-02"]
+    for quotient, missed in ((0.49, True), (0.5, False), (1.0, False), (2.0, False), (2.01, True)):
+        assert is_missed(Prediction(row, quotient * row.value, ())) is missed
+    reference = BY_ID["deepseek-day6-01"]
+    assert not is_missed(Prediction(reference, 9.0 * reference.value, ()))
+
+
+def test_a_version_of_an_engine_goes_before_its_name() -> None:
+    assert engine_name("trtllm", "1.2.03e27c7") == "trtllm-1-2" and engine_name("trtllm", "1.3.0") == "trtllm"
+    assert engine_name("llama-cpp", "2025.10.4c7e989") == "llama-cpp-2025-10" and engine_name("llama-cpp", "") == "llama-cpp"
+    assert {engine_name(row.runtime, row.version) for row in ROWS if row.source_group.startswith("trtllm-overview")} == {
+        "trtllm-1-2"
+    }
+
+
+def test_processors_multiply_as_their_engine_was_measured() -> None:
+    """Weights of 4 bits in llama.cpp are multiplied in int8 there too; what the device's kernels do says nothing of int8."""
+    for row_id, dtype, rate in (
+        ("ktransformers-13", "int4", 2e12),
+        ("ktransformers-13", "fp4", 2e12),
+        ("ktransformers-15", "int8", 35e12),
+        ("ktransformers-15", "bf16", 21e12),
+        ("ktransformers-01", "int4", 2.6e12),
+    ):
+        row = BY_ID[row_id]
+        pool = pool_of(row, hardware=row.experts_on.partition(":")[0])
+        assert processor_rates(pool).gemm_flop_per_s(dtype, np.array([64.0]), "routed") == pytest.approx(rate)
+    pool, rows = pool_of(BY_ID["ktransformers-13"], hardware="xeon-6454s-node"), np.array([64.0])
+    assert pool.inputs.runtime.cpu is not None and pool.inputs.runtime.cpu.bf16 is None  # nobody measured it there
+    assert processor_rates(pool).gemm_flop_per_s("bf16", rows, "routed") == pytest.approx(
+        pool.rates.gemm_flop_per_s("bf16", rows, "routed")
+    )

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from planner.architecture import load_model
 from planner.catalogue import MAX_EXTENDS
 from planner.errors import InputError
+from planner.footprint import cut
+from planner.hardware import load_hardware, with_estimates
+from planner.performance import resolve_rates
 from planner.quantities import Figure
 from planner.runtimes import RUNTIMES, Runtime, load_runtime
 
@@ -96,7 +101,7 @@ def test_no_time_of_first_principles_rests_on_the_serving_results_it_is_scored_o
         assert figure.low < figure.value < figure.high
 
 
-@pytest.mark.parametrize("name", ("vllm", "vllm-0-19", "sglang", "sglang-0-5-9", "trtllm"))
+@pytest.mark.parametrize("name", ("vllm", "vllm-0-19", "sglang", "sglang-0-5-9", "trtllm", "trtllm-1-2"))
 def test_times_of_the_calibrated_engines_are_inherited(name: str) -> None:
     """Their calibration lies elsewhere; a time written here would hide it."""
     generic, runtime = RUNTIMES.load("generic"), RUNTIMES.load(name)
@@ -279,3 +284,47 @@ def test_a_statement_without_its_source_is_refused() -> None:
     data["sources"]["parallel"]["source"] = ""
     with pytest.raises(ValidationError, match="at least 1 character"):
         Runtime.model_validate(data, context={"si": True})
+
+
+# --- what its kernels multiply in, what its caches hold ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "dtype", "runs_in"),
+    [
+        ("llama-cpp", "dgx-spark", "fp4", "fp4"),
+        ("llama-cpp-2025-10", "dgx-spark", "fp4", "int8"),
+        ("llama-cpp", "rtx-4090-pc", "fp4", "int8"),  # no 4-bit floats there
+        ("llama-cpp", "rtx-4090-pc", "int4", "int8"),
+        ("llama-cpp", "mac-studio-m3-ultra", "int4", "bf16"),  # no int8 there
+        ("llama-cpp", "dgx-spark", "fp8", "fp8"),
+        ("ktransformers", "rtx-4090-pc", "int8", "bf16"),
+        ("generic", "dgx-spark", "fp4", "fp4"),
+        ("generic", "rtx-4090-pc", "int8", "int8"),
+        ("generic", "rtx-4090-pc", "int4", "bf16"),
+    ],
+)
+def test_weights_are_multiplied_in_what_the_kernels_know(name: str, device: str, dtype: str, runs_in: str) -> None:
+    system, rows = with_estimates(load_hardware(device)).system, np.array([512.0])
+    plain = resolve_rates(system, load_runtime(name).model_copy(update={"computes": {}}))
+    found = resolve_rates(system, load_runtime(name)).gemm_flop_per_s(dtype, rows, "dense")
+    assert found == pytest.approx(plain.gemm_flop_per_s(runs_in, rows, "dense"))
+
+
+def test_a_statement_without_a_dtype_is_refused(mine: Callable[[str], Runtime]) -> None:
+    for text in ("computes = { fp4 = [] }\n", 'computes = { fp4 = ["fp5"] }\n', 'computes = { q4 = ["int8"] }\n'):
+        with pytest.raises(InputError, match="computes"):
+            mine(HEAD + 'extends = "vllm"\n' + text)
+
+
+def test_caches_of_windows_are_kept_whole_where_the_engine_says_so() -> None:
+    model = load_model("gpt-oss-120b")
+    layouts = load_runtime("trtllm").kv_layouts["bf16"]
+
+    def held(runtime: str, tokens: int) -> list[tuple[int, int]]:
+        pieces = cut(model, {}, layouts, whole_windows=load_runtime(runtime).window_caches == "whole")
+        caches = [cache for window in pieces.windows for block in window.blocks for cache in block.caches]
+        return [(cache.span.entries(tokens), cache.read_span.entries(tokens)) for cache in caches]
+
+    assert sorted(set(held("trtllm", 9216))) == [(128, 128), (9216, 9216)]
+    assert sorted(set(held("trtllm-1-2", 9216))) == [(9216, 128), (9216, 9216)]  # reads stay as they are

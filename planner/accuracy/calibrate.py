@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import date
@@ -34,8 +35,7 @@ GENERATIONS = {
     "hopper": ("h100-sxm", "h100-pcie", "h200-sxm", "h800-sxm", "h20-96", "h20-141"),
     "blackwell": ("b200-sxm", "b300-sxm", "gb200", "gb300"),
 }
-"""Devices whose kernels are compiled for one architecture. Others have floors of their own: none is measured, so they count as
-the mean of both."""
+"""Devices whose kernels are compiled for one architecture; any other device is a generation of its own."""
 ROUTED_WIDTH = 256.0
 """Of all runtimes (``Calibrated.routed_width``). Widths of 0, 256 and 1024 fit and extrapolate alike where experts are cut 4 and 8
 ways, but only with one above 0 do the engines agree on ``routed``, and only so does it hold where experts are whole."""
@@ -60,11 +60,12 @@ class Bench:
     """Device of each row."""
     weights: tuple[str, ...]
     """What most parameters of its model are multiplied in."""
+    generations: dict[str, tuple[str, ...]]
 
     @property
     def spaces(self) -> tuple[Space, Space]:
         """The figures of TPOT and of TTFT."""
-        names = tuple(GENERATIONS)
+        names = tuple(self.generations)
         return Space(TPOT_FAMILIES, self.engines, names), Space(TTFT_FAMILIES, self.engines, names)
 
     @cached_property
@@ -81,8 +82,8 @@ class Bench:
 
 
 def engine_of(runtime: str) -> str:
-    """The runtime that all versions of an engine share: ``vllm-0-19`` is ``vllm``."""
-    return next((name for name in sorted(RUNTIMES.ids, key=len) if runtime == name or runtime.startswith(f"{name}-")), runtime)
+    """The runtime that all versions of an engine share: ``vllm-0-19`` is ``vllm``, ``vllm-ascend`` is itself."""
+    return re.sub(r"(-\d+)+$", "", runtime)
 
 
 def bench_of(points: Points) -> Bench:
@@ -103,7 +104,9 @@ def bench_of(points: Points) -> Bench:
     pieces = [_columns(points, group) for group in groups]
     blocks = max(piece["kind"].shape[1] for piece in pieces)
     joined = {name: np.concatenate([_padded(piece[name], blocks, name) for piece in pieces])[order] for name in pieces[0]}
-    generation = [next((i for i, names in enumerate(GENERATIONS.values()) if d in names), -1) for d in devices]
+    strange = sorted(set(devices).difference(*GENERATIONS.values()))
+    generations = {**GENERATIONS, **{device: (device,) for device in strange}}
+    generation = [next(i for i, names in enumerate(generations.values()) if d in names) for d in devices]
     table = Table(
         runtime=np.array([engines.index(name) for name in runtimes]),
         generation=np.array(generation),
@@ -124,11 +127,7 @@ def bench_of(points: Points) -> Bench:
         tpot_s=points.tpot_s,
         ttft_s=points.ttft_s,
     )
-    known = np.flatnonzero(table.generation >= 0)
-    if len(known) < len(points):
-        strange = sorted({devices[i] for i in np.flatnonzero(table.generation < 0).tolist()})
-        raise InputError(f"no generation is known of {', '.join(strange)}", where="points", mend="leave these points out")
-    return Bench(points, table, runtimes, engines, tuple(devices), tuple(weights))
+    return Bench(points, table, runtimes, engines, tuple(devices), tuple(weights), generations)
 
 
 def _padded(values: NDArray[np.float64], blocks: int, name: str) -> NDArray[np.float64]:
@@ -264,7 +263,7 @@ def spread_of(bench: Bench, whole: Fit, out: LeftOut, column: int = 0) -> dict[E
     measured = (bench.points.tpot_s, bench.points.ttft_s)[column]
     cells = np.array([name in whole.corrections for name in bench.cells.tolist()])
     systems = np.array(bench.points.system)
-    kin = np.array([len(set(systems[bench.table.generation == g].tolist())) > 1 for g in range(len(GENERATIONS))])
+    kin = np.array([len(set(systems[bench.table.generation == g].tolist())) > 1 for g in range(len(bench.generations))])
     sources: dict[Evidence, list[tuple[str, NDArray[np.bool_]]]] = {
         "measured": [("configuration", cells)],
         "sibling": [("system", kin[bench.table.generation]), ("model", np.ones(len(cells), dtype=bool))],
@@ -311,7 +310,7 @@ def calibration_of(
         )
     generations = {
         one: Generation(devices=devices, floors=_short(math.exp(whole.tpot[tpot["floors"]][number])))
-        for number, (one, devices) in enumerate(GENERATIONS.items())
+        for number, (one, devices) in enumerate(bench.generations.items())
     }
     return Calibration(
         id=name,

@@ -253,20 +253,21 @@ def _shares_of(row: Deployment, pool: PoolContext, problem: TierProblem) -> Arra
 
 
 def processor_rates(pool: PoolContext) -> Rates:
-    """The rates of a host's sockets for experts: as measured of the engine's own kernels where its profile says."""
-    rates, cpu = pool.rates, pool.inputs.runtime.cpu
+    """The rates of a host's sockets for experts: of the engine's own kernels where its profile says, else the part's."""
+    rates, runtime = pool.rates, pool.inputs.runtime
     rates = replace(rates, floors={**rates.floors, "step": 0.0, "sequence": 0.0})
-    measured = {} if cpu is None else {name: rate.value for name, rate in cpu if rate is not None}
-    if not measured:
+    found = {} if runtime.cpu is None else {name: rate.value for name, rate in runtime.cpu if rate is not None}
+    if not found:
         return rates
-    for stored, used in pool.inputs.runtime.computes.items():
-        measured |= {stored: measured[one] for one in used[:1] if one in measured}
-    flat = {name: (one.model_copy(update={"points": ((1.0, 1.0), (2.0, 1.0))}), 1.0) for name, (one, _) in rates.curve.items()}
+    used = {stored: next((found[one] for one in names if one in found), None) for stored, names in runtime.computes.items()}
+    measured = {stored: rate for stored, rate in used.items() if rate is not None} | found
+    (curve, factor), efficiency = next(iter(rates.curve.values())), rates.efficiency["routed"]
+    flat = (curve.model_copy(update={"points": ((1.0, 1.0), (2.0, 1.0))}), factor)
     return replace(
         rates,
-        peak={**rates.peak, **measured},
-        curve=flat,
-        knee_rows=dict.fromkeys(rates.knee_rows, 1.0),
+        peak={name: peak * efficiency for name, peak in rates.peak.items()} | measured,
+        curve=rates.curve | dict.fromkeys(measured, flat),
+        knee_rows=rates.knee_rows | dict.fromkeys(measured, 1.0),
         efficiency={**rates.efficiency, "routed": 1.0},
     )
 

@@ -254,6 +254,12 @@ class Model:
         return own * self.table.own_share
 
 
+def squared(slope: Vector, weight: Column) -> Vector:
+    """``slope' diag(weight) slope`` [size, size], summed in one order: a linear-algebra library's threads add in another, and
+    on a busy machine wait for one another longer than they compute."""
+    return np.asarray(np.einsum("ni,nj->ij", slope * weight[:, None], slope))
+
+
 def solve(
     space: Space,
     function: Callable[[Vector], tuple[Column, Vector]],
@@ -276,8 +282,8 @@ def solve(
     for _ in range(steps):
         slope = jacobian / value[:, None]
         weight = 1.0 / np.sqrt(1.0 + (residual / KINK) ** 2)
-        hessian = (slope * weight[:, None]).T @ slope + KINK**2 * precision
-        gradient = slope.T @ (weight * residual) + KINK**2 * precision @ (x - mean)
+        hessian = squared(slope, weight) + KINK**2 * precision
+        gradient = np.einsum("ni,n->i", slope, weight * residual) + KINK**2 * precision @ (x - mean)
         free = np.flatnonzero(~(((x <= low) & (gradient > 0.0)) | ((x >= high) & (gradient < 0.0))))
         for _ in range(8):
             damped = hessian + damping * np.diag(np.diag(hessian))

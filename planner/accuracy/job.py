@@ -40,7 +40,7 @@ class Job:
 def calibrate_file(path: Path, *, name: str | None = None, source: str | None = None, as_of: date | None = None) -> Job:
     """Fit a file of points. Built-in points have a name, source and date of their own; others need a date.
 
-    ``InputError`` where the date is absent, the file holds too few points of a runtime, or a device is of no known generation.
+    ``InputError`` where the date is absent, or the file holds too few points of a runtime.
     """
     builtin = path.resolve() == CONTINUOUS.resolve()
     if as_of is None and not builtin:

@@ -21,7 +21,7 @@ from planner.accuracy.calibrate import (
     predicted,
     spread_of,
 )
-from planner.accuracy.fit import KINK, TPOT_FAMILIES, Model, Vector
+from planner.accuracy.fit import KINK, TPOT_FAMILIES, Model, Vector, squared
 from planner.accuracy.points import Points
 from planner.accuracy.score import SHORT_TTFT_S, summary
 from planner.footprint.shapes import Column
@@ -44,7 +44,7 @@ class Calibrated:
 def calibrate(points: Points, *, name: str, source: str, file: str, as_of: date) -> Calibrated:
     """Fit points and score the fit by what it has not seen. ``file``: what the calibration calls its points.
 
-    ``InputError`` where no point is left, or a device's generation is unknown.
+    ``InputError`` where no point is left.
     """
     bench = bench_of(points)
     whole = fit(bench)
@@ -63,9 +63,21 @@ def calibrate(points: Points, *, name: str, source: str, file: str, as_of: date)
         "left_out": {kind: _scores(bench, *times) for kind, times in out.items()},
         "coverage_80": coverage(bench, whole, out),
         "identified": identified(bench, whole),
+        "residuals": residuals(bench, predicted(bench, whole, rows)[0]),
         "curve": curve(bench, whole),
     }
     return Calibrated(calibration, report)
+
+
+def residuals(bench: Bench, tpot: Column) -> dict[str, Any]:
+    """What the fit leaves of TPOT by runtime, device, model and dtype: points, errors, and the median of predicted / measured."""
+    measured = bench.points.tpot_s
+    labels = {"runtime": bench.runtimes, "device": bench.devices, "model": bench.points.model, "weights": bench.weights}
+    found: dict[str, Any] = {}
+    for kind, column in labels.items():
+        names = np.array(column)
+        found[kind] = {name: summary(tpot[names == name], measured[names == name]) for name in sorted(set(column))}
+    return found
 
 
 def _scores(bench: Bench, tpot: Column, ttft: Column) -> dict[str, Any]:
@@ -134,6 +146,7 @@ def _part(bench: Bench, rows: NDArray[np.intp]) -> Bench:
         bench.engines,
         some(bench.devices),
         some(bench.weights),
+        bench.generations,
     )
 
 
@@ -152,7 +165,7 @@ def identified(bench: Bench, whole: Fit) -> list[dict[str, Any]]:
     slope = jacobian / value[:, None]
     weight = 1.0 / np.sqrt(1.0 + (np.log(value / table.tpot_s) / KINK) ** 2)
     _, precision, low, high = space.prior()
-    after = np.sqrt(np.diag(np.linalg.inv((slope * weight[:, None]).T @ slope / KINK**2 + precision)))
+    after = np.sqrt(np.diag(np.linalg.inv(squared(slope, weight) / KINK**2 + precision)))
     before = np.sqrt(np.diag(np.linalg.inv(precision)))
     found = []
     for family in TPOT_FAMILIES:

@@ -17,6 +17,7 @@ import numpy as np
 from planner.accuracy.deployment_passes import Engines, catalogue_hardware
 from planner.accuracy.deployments import UNITS, load_deployments
 from planner.accuracy.labels import Skip
+from planner.accuracy.misses import Miss, load_misses
 from planner.accuracy.points import CONTINUOUS, Points, noise_floor, read_points
 from planner.accuracy.predict import Predicted, predict
 from planner.accuracy.predict_deployments import Prediction, Unanswered, predict_all
@@ -166,6 +167,7 @@ def score_deployments(answered: Sequence[Prediction], unanswered: Sequence[Unans
         "quality": lambda one: one.row.quality,
         "source_group": lambda one: one.row.source_group,
     }
+    known = load_misses()
     reasons = [one.row.skip or "refused" for one in unanswered]
     return {
         "rows": len(answered) + len(unanswered),
@@ -182,10 +184,15 @@ def score_deployments(answered: Sequence[Prediction], unanswered: Sequence[Unans
             for one in answered
             if one.row.score == "reference"
         ],
-        "beyond_2x": [_row(one) for one in absolute if not 0.5 <= one.value / one.row.value <= 2.0],
+        "beyond_2x": [_row(one) | _why(known.get(one.row.id)) for one in absolute if not 0.5 <= one.value / one.row.value <= 2.0],
         "skipped_by_reason": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
         "skipped": [{"id": one.row.id, "reason": one.reason} for one in unanswered],
     }
+
+
+def _why(miss: Miss | None) -> dict[str, str]:
+    """What explains a miss, as far as anything does."""
+    return {"standing": miss.standing if miss else "unexplained", "reason": miss.reason if miss else ""}
 
 
 def _class_of(one: Prediction) -> str:

@@ -95,6 +95,10 @@ def print_deployments(data: dict[str, Any]) -> None:
         _print_scores(f"deployments by {name.replace('_', ' ')}", name, data["by"][name].items(), covered=False)
     low = data["below_device_memory"]
     _print_scores("rows with DDR, LPDDR or SSD", "source", [("all", low), *low["by_source"].items()], covered=False)
+    table = new_table("deployments predicted beyond a factor of two", "row", "ratio", "", "why")
+    for row in data["beyond_2x"]:
+        table.add_row(row["id"], number(row["predicted"] / row["measured"]), row["standing"], row["reason"])
+    print_table(table)
     for row in data["profile"]:
         told = f"{row['predicted']:,.0f} predicted, {row['measured']:,.0f} measured {row['unit']}"
         click.echo(f"profile {row['id']}: {told}, error {percent(row['ape'])}")
@@ -128,6 +132,8 @@ def print_report(report: dict[str, Any]) -> None:
         rows = [("nothing", report["fitted"][key])]
         rows += [(LEFT_OUT.get(kind, kind), found[key]) for kind, found in report["left_out"].items()]
         _print_scores(title, "left out of the fit", rows, covered=False)
+    for kind, rows in report["residuals"].items():
+        _print_scores(f"TPOT that was fitted, by {kind}", kind, rows.items(), covered=False)
     table = new_table("80 % intervals of what was left out", "evidence", "n", "covered", "high / low")
     for evidence, found in report["coverage_80"].items():
         table.add_row(evidence, f"{found['n']:,}", percent(found["covered"]), number(found["width"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections import Counter
@@ -13,8 +14,11 @@ from pydantic import BaseModel
 
 from planner.cli.hardware_notes import derivation
 from planner.cli.part_view import numbered
+from planner.economics.owned import HOURS_PER_YEAR, capital_recovery_factor
+from planner.hardware.balance import exchanges, knees, prefill_per_decode
 from planner.hardware.given import estimated_capex
 from planner.hardware.schema import DIMENSIONS
+from planner.prices import load_prices
 from planner.quantities import Dimension, Figure
 
 if TYPE_CHECKING:
@@ -150,10 +154,50 @@ def tree_of(profile: System | DeviceProfile, evidence: Evidence) -> Branch:
     capex = f"price of the system {stated(system.capex, 'usd')}, {system.capex_basis} of {system.capex.as_of}"
     price = root.add(capex, evidence.mark(system.capex))
     _estimate(price, system.capex)
+    _lines(price, system, evidence)
     if not system.capex.known and (system.power.known or system.power.has_default):
         taken = estimated_capex(system)
         price.add(f"a plan takes {stated(taken, 'usd')}: {derivation(taken)}")
+    _balance(root, system)
     return root
+
+
+LIVES = (4.0, 5.0)
+"""Years over which the capital cost of a device is shown."""
+
+
+def _lines(branch: Branch, system: System, evidence: Evidence) -> None:
+    """What the price consists of, and what its capital alone costs an hour of a device."""
+    for line in system.capex_lines:
+        share = line.capex.value / system.capex.value
+        branch.add(f"{line.id}: {line.name}, {stated(line.capex, 'usd')}, {share:.2%}", evidence.mark(line.capex))
+    if system.capex.known:
+        rate = load_prices("owned").cost_of_capital.value
+        each = system.capex.value / system.devices
+        hours = [f"{each * capital_recovery_factor(rate, years) / HOURS_PER_YEAR:.4g} over {years:g}" for years in LIVES]
+        branch.add(f"{each:,.0f} USD a device; its capital alone, at {rate:.0%} a year: USD an hour {', '.join(hours)} years")
+
+
+def _balance(root: Branch, system: System) -> None:
+    """What must feed the device for it to compute, at nominal rates."""
+    found, between = knees(system), exchanges(system)
+    if not found:
+        return
+    branch = root.add("balance at nominal rates, dense peak over one-way bytes/s")
+    branch.add(
+        "its memory, FLOP a byte: " + ", ".join(f"{knee.dtype} {knee.flop_per_byte:.4g} ({knee.tokens:.4g} tokens)" for knee in found)
+    )
+    branch.below[-1].add("in brackets: tokens that must share a read of weights for it to cost no time")
+    for domain in dict.fromkeys(row.domain for row in between):
+        rows = [row for row in between if row.domain == domain]
+        texts = [f"{row.dtype} {row.flop_per_byte:,.0f} ({math.ceil(row.intermediate):,})" for row in rows]
+        branch.add(f"{domain}, FLOP a byte: {', '.join(texts)}")
+    if between:
+        branch.below[-1].add("in brackets: least intermediate size of experts that hides their exchange, no copy saved")
+    ratio = prefill_per_decode(system)
+    if ratio is not None and ratio.possible:
+        what = f"{ratio.low:.3g} to {ratio.high:.3g} prefill nodes a decode node"
+        branch.add(f"caches read from storage through both pools, one storage port a node (DualPath): {what} without a bottleneck")
 
 
 def _estimate(branch: Branch, figure: Figure) -> None:

@@ -10,7 +10,7 @@ from planner.cli.common import TOKENS, echo_json, format_option, hint, new_table
 from planner.errors import InputError, nearest
 
 
-def _layout(model: Any, layout: str | None, kv_dtype: str | None) -> str:
+def layout_of(model: Any, layout: str | None, kv_dtype: str | None) -> str:
     """The layout asked for, else the first of that dtype that every cache of the model has, else the model's first."""
     from planner.architecture import CALCULATOR
 
@@ -137,7 +137,7 @@ def command(model: str, context: float | None, layout: str | None, kv_dtype: str
     tokens = subject.max_context if context is None else int(context)
     if context is not None and context != tokens:
         raise InputError(f"{context:g} is no number of tokens", where="--context", mend="name a whole number")
-    data = kv_of(subject, tokens, _layout(subject, layout, kv_dtype), draft)
+    data = kv_of(subject, tokens, layout_of(subject, layout, kv_dtype), draft)
     if form == "json":
         echo_json(data)
         return

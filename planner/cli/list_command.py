@@ -76,8 +76,10 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
         ]
     if kind == "prices":
         from planner.prices import PRICES
+        from planner.prices.sheets import SHEETS
 
-        return [{"id": p.id, "currency": p.currency, "as_of": str(p.as_of)} for p in PRICES]
+        kept = {"basis": PRICES, "sheet": SHEETS}
+        return [{"id": p.id, "kind": k, "currency": p.currency, "as_of": str(p.as_of)} for k, found in kept.items() for p in found]
     from planner.plugins import GROUPS, registry
 
     if kind == "exporters":

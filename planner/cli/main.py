@@ -22,6 +22,8 @@ COMMANDS = {
     "plan": "the best deployment of a model on hardware, with a proved gap",
     "verify": "check that every number of a plan follows from its inputs",
     "explain": "why a plan is as it is",
+    "cost": "bills at providers' prices; what keeping caches and memory tiers cost",
+    "fleet": "what a plan takes for so many tokens a day: devices, power, capital, cost",
     "validate": "predictions beside measured times: errors by system, model, runtime and more",
     "calibrate": "fit a runtime's figures to measured times",
     "schema": "the JSON Schema of plans, inputs and command output",

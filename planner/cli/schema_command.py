@@ -10,7 +10,7 @@ from planner.cli.common import echo_json
 
 SUBJECTS = (
     *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
-    *("conflict", "inventory", "mix", "validate", "calibrate"),
+    *("conflict", "inventory", "mix", "fleet", "validate", "calibrate"),
 )
 
 _VERIFY: dict[str, Any] = {
@@ -164,7 +164,17 @@ _CALIBRATE: dict[str, Any] = {
         },
         "report": {
             "type": "object",
-            "required": ["rows", "parameters", "skipped", "fitted", "left_out", "coverage_80", "identified", "curve"],
+            "required": [
+                "rows",
+                "parameters",
+                "skipped",
+                "fitted",
+                "left_out",
+                "coverage_80",
+                "identified",
+                "residuals",
+                "curve",
+            ],
         },
     },
 }
@@ -211,6 +221,10 @@ def schema_of(subject: str) -> dict[str, Any]:
         from planner.plans.mix import Mix
 
         schema = Mix.model_json_schema()
+    elif subject == "fleet":
+        from planner.fleet import Fleet
+
+        schema = Fleet.model_json_schema()
     else:
         schema = _OUTPUT[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

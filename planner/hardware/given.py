@@ -118,6 +118,8 @@ def _changed(system: System, changes: list[tuple[str, str]]) -> System:
     for path, text in changes:
         where = f"--set {system.id}.{path[:96]}"
         part, key = _place(data, path, system, where)
+        if part is data and key == "capex":
+            data["capex_lines"] = []  # they are lines of another sum
         part[key] = _figure(text, DIMENSIONS[key], part.get(key), where) | {"as_of": str(system.as_of)}
     try:
         return System.model_validate(data, context={"si": True})

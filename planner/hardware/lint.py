@@ -80,7 +80,7 @@ _HARMLESS_VALUES: dict[str, Any] = {
 }
 _GONE = object()
 """In place of a row that is put aside, until the round is over: the numbers of the others must not move."""
-_PLURAL = {"tier": "tiers", "link": "links", "domain": "domains"}
+_PLURAL = {"tier": "tiers", "link": "links", "domain": "domains", "capex_line": "capex_lines"}
 
 
 def lint(path: Path, *, source: ProfileSource | None = None, today: date, checked: Collection[Path] = ()) -> list[Fault]:

@@ -195,6 +195,7 @@ def in_whole(profile: Profile, where: str) -> Iterator[Fault]:
     if device.status == "announced" and profile.status == "shipping":
         yield Fault(where=where, key="status", what=f"shipping, but {device.id} is only announced", mend="mark it announced")
     yield from unreached(profile, where)
+    yield from _lines(profile, where)
     for domain in profile.domains:
         if domain.topology == "mesh" and domain.devices is not None and domain.devices > 2:
             most = 1.0 / (domain.devices - 1)
@@ -220,6 +221,15 @@ def unreached(system: System, where: str) -> Iterator[Fault]:
             what = "is missing: the device would read this memory as if it were its own"
             mend = f"name the links and memories on the way to the device, as via = [{ways}]"
             yield Fault(where=where, key=f"tier.{tier.id}.via", what=what, mend=mend)
+
+
+def _lines(system: System, where: str) -> Iterator[Fault]:
+    """Lines of a capital cost that are not all of it."""
+    total = math.fsum(line.capex.value for line in system.capex_lines)
+    if system.capex_lines and not (system.capex.known and math.isclose(total, system.capex.value, rel_tol=1e-6)):
+        stated = f"{system.capex.value:,.0f}" if system.capex.known else "unknown"
+        what = f"they sum to {total:,.0f} USD, capex is {stated}"
+        yield Fault(where=where, key="capex_line", what=what, mend="add what is missing as a line of its own, or correct capex")
 
 
 def _twins(tiers: tuple[Tier, ...], where: str) -> Iterator[Fault]:

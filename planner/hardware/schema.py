@@ -386,11 +386,20 @@ class DeviceProfile(Device):
         return self
 
 
+class CapexLine(_Part):
+    """What all parts of one sort cost in a system (USD of the whole system)."""
+
+    id: Identifier
+    name: Name
+    capex: Usd
+
+
 class System(_Part):
     """A node or rack as it is bought: devices, memories with their owners, links, nested network domains, power and price.
 
     ``tiers`` starts with the device's own memory (bytes and rates per device); ``domains`` runs from inner to outer.
-    ``power`` is all-in watts and ``capex`` USD of the whole system; ``purchasable_devices`` is the smallest unit sold.
+    ``power`` is all-in watts and ``capex`` USD of the whole system, ``capex_lines`` what it consists of where that is published
+    (they sum to it); ``purchasable_devices`` is the smallest unit sold.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -413,6 +422,7 @@ class System(_Part):
     power: Watts
     capex: Usd
     capex_basis: Literal["capex_oem", "capex_bom", "capex_street"]
+    capex_lines: tuple[CapexLine, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> System:
@@ -421,6 +431,7 @@ class System(_Part):
         _divides("purchasable_devices", self.purchasable_devices, self.devices)
         _unique("tiers and links", [tier.id for tier in self.tiers] + [link.id for link in self.links])
         _unique("domains", [domain.id for domain in self.domains])
+        _unique("capex_lines", [line.id for line in self.capex_lines])
         if not any(tier.role == "device" for tier in self.tiers):
             raise ValueError("tiers: the device has no memory")
         known = {tier.id for tier in self.tiers} | {link.id for link in self.links}

@@ -41,6 +41,7 @@ else:
     FlopPerSecond = figure_of("flop_per_s")
 
 Parallel = Literal["tensor", "pipeline", "expert", "attention_data"]
+Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
 Offload = Literal["cpu_experts", "prefetch", "uva", "mmap"]
 EVERY_PARALLEL: tuple[Parallel, ...] = ("tensor", "pipeline", "expert", "attention_data")
 
@@ -167,7 +168,7 @@ class Runtime(Extending):
     """KV dtype -> cache layouts in order of preference."""
     dequantises: tuple[str, ...] = ()
     """Storage formats whose weights it keeps on devices that do not compute in them, dequantised in the kernel."""
-    computes: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    computes: dict[Dtype, Annotated[tuple[Dtype, ...], Field(min_length=1)]] = {}
     """Dtype of weights -> dtypes its kernels multiply them in, of which the first that the device has counts; weights of other
     dtypes, and where the device has none of those, are multiplied in their own or in 16 bits."""
     window_caches: Literal["window", "whole"] = "window"

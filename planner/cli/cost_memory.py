@@ -1,0 +1,421 @@
+"""``planner cost retention`` and ``planner cost tiers``: memory parts at their dated prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planner.cli.common import (
+    TOKENS,
+    Quantity,
+    Range,
+    echo_json,
+    format_option,
+    hint,
+    new_table,
+    number,
+    print_table,
+    profiles_option,
+    terminal_width,
+)
+from planner.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from planner.hardware import MemoryPart
+    from planner.quantities import Figure
+
+BASES = ("contract", "spot", "street", "oem")
+PRICE = Quantity("usd_per_gb", "USD/GB", "price", 1e-6, 1e6)
+DEVICE_MEMORY = "hbm3-16gb"
+"""The part whose energy a reload is charged for the write into device memory."""
+
+
+class Day(click.ParamType[date]):
+    """A date."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """A date or fail with one line."""
+        try:
+            return value if isinstance(value, date) else date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{str(value)[:64]!r} is no date; write 2026-05-15", param, ctx)
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """How a price becomes an hour: life, cost of capital, electricity; those of the basis ``owned`` unless given."""
+
+    life_years: float
+    cost_of_capital: float
+    usd_per_kwh: float
+    pue: float
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A memory part at one of its prices; ``basis`` is ``given`` for one of the command line."""
+
+    part: MemoryPart
+    basis: str
+    price: Figure
+
+
+def _assume(life: float | None, capital: float | None, usd_per_kwh: float | None) -> Assumptions:
+    from planner.prices import load_prices
+
+    owned = load_prices("owned")
+    return Assumptions(
+        life_years=owned.life.value if life is None else life,
+        cost_of_capital=owned.cost_of_capital.value if capital is None else capital,
+        usd_per_kwh=owned.electricity.value if usd_per_kwh is None else usd_per_kwh,
+        pue=owned.pue.value,
+    )
+
+
+def _parts(names: tuple[str, ...], folders: tuple[Path, ...]) -> Iterable[MemoryPart]:
+    """The memory parts named, or all."""
+    from planner.hardware import MemoryPart, load_part
+    from planner.hardware.loader import list_hardware
+
+    rows = [] if names else list_hardware(kinds=("memory",), folders=folders)
+    for row in rows:
+        if row.fault:
+            click.echo(f"planner: {row.id} is left out: {row.fault}", err=True)
+    for name in names or [row.id for row in rows if not row.fault]:
+        part = load_part(name, folders=folders)
+        if not isinstance(part, MemoryPart):
+            raise InputError(f"{part.id} is not a memory", where="--memory", mend="see planner list hardware --kind memory")
+        yield part
+
+
+def _priced(parts: Iterable[MemoryPart], day: date | None, basis: str | None, given: float | None) -> list[Priced]:
+    """Each part with the newest price of each basis at or before the day; a price given stands in for all."""
+    from planner.hardware.parts import usd_per_gb
+    from planner.quantities import Figure
+
+    found = []
+    for part in parts:
+        if given is not None:
+            found.append(Priced(part, "given", Figure(value=given, source="given on the command line", grade="D")))
+            continue
+        for name in BASES if basis is None else (basis,):
+            on = date.max if day is None else day
+            if any(price.basis == name and (price.usd_per_gb.as_of or date.min) <= on for price in part.prices):
+                price = usd_per_gb(part, name, on)  # type: ignore[arg-type]
+                found += [Priced(part, name, price)] if price.known else []
+    if not found:
+        what = "no memory has a price" + (f" of basis {basis}" if basis else "") + (f" at or before {day}" if day else "")
+        raise InputError(what, where="--date" if day else "price", mend="see planner show hardware NAME for the prices there are")
+    return found
+
+
+def _known(figure: Figure | None) -> float | None:
+    return None if figure is None or not figure.known else figure.value
+
+
+def _writes(part: MemoryPart) -> tuple[float, float] | None:
+    """DWPD and warranty in years, if the part wears; what may be written in all is turned into DWPD."""
+    from planner.economics.wear import DAYS_PER_YEAR
+
+    years, dwpd, endurance = _known(part.warranty), _known(part.dwpd), _known(part.endurance)
+    if years is None or (dwpd is None and endurance is None):
+        return None
+    return (dwpd if dwpd is not None else (endurance or 0.0) / part.usable.value / DAYS_PER_YEAR / years), years
+
+
+def _hourly(row: Priced, assumed: Assumptions, price: float) -> tuple[float, float | None, float | None]:
+    """USD per GB: an hour of capital, an hour of electricity and a GB written, the latter two ``None`` where not known."""
+    from planner.economics import retention as keep
+    from planner.economics.wear import usd_per_gb_written
+
+    capital = keep.usd_per_gb_hour(price, assumed.life_years, assumed.cost_of_capital)
+    watts = _known(row.part.power)
+    standing = None
+    if watts is not None:
+        standing = keep.electricity_usd_per_gb_hour(watts / (row.part.usable.value / 1e9), assumed.usd_per_kwh, assumed.pue)
+    wears = _writes(row.part)
+    life = keep.life_usd_per_gb(price, assumed.life_years, assumed.cost_of_capital)
+    return capital, standing, None if wears is None else usd_per_gb_written(life, *wears)
+
+
+def _head(row: Priced) -> dict[str, Any]:
+    price = row.price
+    return {
+        "part": row.part.id,
+        "tier": row.part.tier,
+        "origin": row.part.origin,
+        "status": row.part.status,
+        "basis": row.basis,
+        "usd_per_gb": price.value,
+        "usd_per_gb_low": price.lowest,
+        "usd_per_gb_high": price.highest,
+        "price_as_of": None if price.as_of is None else str(price.as_of),
+        "grade": price.grade,
+        "source": price.source,
+    }
+
+
+def tier_row(row: Priced, assumed: Assumptions) -> dict[str, Any]:
+    """Capacity, time, energy and wear of a part at a price."""
+    part = row.part
+    capital, standing, written = _hourly(row, assumed, row.price.value)
+    unit_usd = row.price.value * part.usable.value / 1e9
+    energy, wears = _known(part.energy), _writes(part)
+    return {
+        **_head(row),
+        "unit_usd": unit_usd,
+        "capital_usd_per_gb_hour": capital,
+        "electricity_usd_per_gb_hour": standing,
+        "read_gb_per_s_per_usd": part.read.value / 1e9 / unit_usd if part.read.known else None,
+        "read_pj_per_bit": None if energy is None else energy * 1e12,
+        "dwpd": None if wears is None else wears[0],
+        "warranty_years": None if wears is None else wears[1],
+        "usd_per_gb_written": written,
+    }
+
+
+def retention_row(
+    row: Priced, assumed: Assumptions, bytes_per_token: float, recompute: float | None, prefill: float | None, copy: float
+) -> dict[str, Any]:
+    """Keeping and reloading a million tokens in a part; ``copy`` is J/bit of the write into device memory."""
+    from planner.economics import energy, wear
+    from planner.economics import retention as keep
+
+    gb = keep.kv_gb_per_mtok(bytes_per_token)
+    capital, standing, written = _hourly(row, assumed, row.price.value)
+    per_bit = _known(row.part.energy)
+    moved = (0.0,) if row.part.tier in ("hbm", "gddr") else None if per_bit is None else (per_bit, copy)
+    joules = None if moved is None else energy.joules_per_token(bytes_per_token, energy.joules_per_byte(*moved))
+    reload_usd = None if joules is None else energy.usd_per_mtok(joules, assumed.usd_per_kwh, assumed.pue)
+
+    def break_even(price: float) -> float | None:
+        if recompute is None:
+            return None
+        room, stand, write = _hourly(row, assumed, price)
+        return keep.break_even_idle_hours(
+            recompute_usd=recompute,
+            reload_usd=reload_usd or 0.0,
+            room_usd_per_hour=gb * room,
+            write_usd=gb * (write or 0.0),
+            standing_usd_per_hour=gb * (stand or 0.0),
+        )
+
+    speed = row.part.read.value * (row.part.efficiency.value if row.part.efficiency.known else 1.0)
+    return {
+        **_head(row),
+        "room_usd_per_mtok_hour": gb * capital,
+        "electricity_usd_per_mtok_hour": None if standing is None else gb * standing,
+        "write_usd_per_mtok": None if written is None else gb * written,
+        "hours_of_equal_charge": None if written is None else wear.hours_of_equal_charge(capital, written),
+        "reload_joules_per_mtok": None if joules is None else joules * 1e6,
+        "reload_usd_per_mtok": reload_usd,
+        "reload_mtok_per_s_per_unit": speed / bytes_per_token / 1e6 if row.part.read.known else None,
+        "units_to_outrun_prefill": None
+        if prefill is None or not row.part.read.known
+        else keep.bandwidth_to_outrun(bytes_per_token, prefill) / speed,
+        "break_even_idle_hours": break_even(row.price.value),
+        "break_even_idle_hours_low": break_even(row.price.highest),
+        "break_even_idle_hours_high": break_even(row.price.lowest),
+    }
+
+
+def _basis_cell(row: dict[str, Any]) -> str:
+    return f"{row['basis']} {(row['price_as_of'] or '')[:7]} {row['grade']}".replace("  ", " ")
+
+
+def _footer(rows: list[dict[str, Any]], assumed: Assumptions) -> None:
+    from planner.cli.part_view import numbered
+
+    click.echo(
+        f"an hour: {assumed.cost_of_capital:.1%} cost of capital over {assumed.life_years:g} years; "
+        f"{assumed.usd_per_kwh:g} USD/kWh at PUE {assumed.pue:g}"
+    )
+    announced = dict.fromkeys(row["part"] for row in rows if row["status"] == "announced")
+    if announced:
+        click.echo(f"announced, not to be had yet: {', '.join(announced)}")
+    sources = {source: index for index, source in enumerate(dict.fromkeys(row["source"] for row in rows), 1)}
+    click.echo("\n".join(["sources of the prices", *numbered(sources, terminal_width())]))
+
+
+def _hours(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "never" if value == 0.0 else f"{value:,.0f} h" if value >= 100 else f"{value:.3g} h"
+
+
+def _small(value: float | None, scale: float = 1.0) -> str:
+    """Three digits, whole from a hundred up."""
+    if value is None:
+        return "-"
+    return f"{value * scale:,.0f}" if value * scale >= 100 else f"{value * scale:.3g}"
+
+
+_OPTIONS = (
+    click.option("--memory", "names", multiple=True, help="A memory part; all that have a price by default."),
+    click.option("--basis", type=click.Choice(BASES), help="Only prices of this kind."),
+    click.option("--date", "day", type=Day(), help="The newest prices at or before this date; the newest of all by default."),
+    click.option("--life", type=Range(0.1, 50), help="Years until it is worth nothing; as the basis owned by default."),
+    click.option("--cost-of-capital", "capital", type=Range(0, 1), help="Per year; as the basis owned by default."),
+    click.option("--usd-per-kwh", type=Range(0, 10), help="Electricity; as the basis owned by default."),
+    profiles_option,
+    format_option,
+)
+
+
+def _memory_options(function: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command("tiers")
+@_memory_options
+def tiers(
+    names: tuple[str, ...],
+    basis: str | None,
+    day: date | None,
+    life: float | None,
+    capital: float | None,
+    usd_per_kwh: float | None,
+    folders: tuple[Path, ...],
+    form: str,
+) -> None:
+    """Memory parts by price and date: room, bandwidth, energy and wear for the money. Bases of price are never mixed.
+
+    Example: planner cost tiers --basis contract --date 2026-06-30
+    """
+    assumed = _assume(life, capital, usd_per_kwh)
+    rows = [tier_row(row, assumed) for row in _priced(_parts(names, folders), day, basis, None)]
+    rows.sort(key=lambda row: (row["tier"], row["part"], row["basis"]))
+    if form == "json":
+        echo_json({"assumptions": vars(assumed), "rows": rows})
+        return
+    columns = ("memory", "tier", "price", "USD/GB", "room", "power", "written", "MB/s", "pJ/bit", "DWPD")
+    title = "memory: millionths of a USD for a GB of room an hour, its power an hour, and a GB written; MB/s read for a USD"
+    table = new_table(title, *columns)
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(
+            row["part"],
+            row["tier"],
+            _basis_cell(row),
+            number(row["usd_per_gb"]),
+            _small(row["capital_usd_per_gb_hour"], 1e6),
+            _small(row["electricity_usd_per_gb_hour"], 1e6),
+            _small(row["usd_per_gb_written"], 1e6),
+            _small(row["read_gb_per_s_per_usd"], 1e3),
+            number(row["read_pj_per_bit"]),
+            number(row["dwpd"]),
+        )
+    print_table(table)
+    _footer(rows, assumed)
+    hint("planner cost retention MODEL --recompute USD_PER_MTOK")
+
+
+@click.command("retention")
+@click.argument("model")
+@click.option("--context", type=TOKENS, help="Tokens of a sequence; as many as the model allows by default.")
+@click.option("--layout", help="How cache entries are stored; see planner kv.")
+@click.option("--kv-dtype", help="The first layout of this dtype, such as fp8.")
+@click.option("--recompute", type=Range(1e-9, 1e6), help="USD to compute a million input tokens again: adds the break-even.")
+@click.option("--prefill-rate", type=Range(1e-3, 1e12), help="Input tokens/s computed: adds how many units load faster.")
+@click.option("--usd-per-gb", "given", type=PRICE, help="A price in place of the dated ones, for the parts of --memory.")
+@_memory_options
+def retention(
+    model: str,
+    context: float | None,
+    layout: str | None,
+    kv_dtype: str | None,
+    recompute: float | None,
+    prefill_rate: float | None,
+    given: float | None,
+    names: tuple[str, ...],
+    basis: str | None,
+    day: date | None,
+    life: float | None,
+    capital: float | None,
+    usd_per_kwh: float | None,
+    folders: tuple[Path, ...],
+    form: str,
+) -> None:
+    """How long a cached million tokens is worth keeping in each memory, against computing it again.
+
+    \b
+    Examples:
+      planner cost retention deepseek-v3 --recompute 0.138
+      planner cost retention deepseek-v4-pro --kv-dtype fp8 --recompute 0.138 --memory nvme-tlc-gen5-30tb
+    """
+    from planner.architecture import load_model
+    from planner.cli.kv_command import layout_of
+    from planner.hardware import MemoryPart, load_part
+
+    if layout is not None and kv_dtype is not None:
+        raise click.UsageError("--layout and --kv-dtype exclude each other")
+    if given is not None and (not names or basis is not None or day is not None):
+        raise click.UsageError("--usd-per-gb goes with --memory, and without --basis and --date")
+    subject = load_model(model)
+    tokens = subject.max_context if context is None else int(context)
+    if context is not None and context != tokens:
+        raise InputError(f"{context:g} is no number of tokens", where="--context", mend="name a whole number")
+    stored = layout_of(subject, layout, kv_dtype)
+    each = subject.cache_bytes(tokens, stored) / tokens
+    if not each:
+        raise InputError(f"{subject.id} keeps no cache", where="MODEL", mend="name a model that does")
+    assumed = _assume(life, capital, usd_per_kwh)
+    device = load_part(DEVICE_MEMORY)
+    assert isinstance(device, MemoryPart) and device.energy is not None
+    priced = _priced(_parts(names, folders), day, basis, given)
+    rows = [retention_row(row, assumed, each, recompute, prefill_rate, device.energy.value) for row in priced]
+    rows.sort(key=lambda row: (row["tier"], row["part"], row["basis"]))
+    data = {
+        "model": subject.id,
+        "context": tokens,
+        "layout": stored,
+        "bytes_per_token": each,
+        "gb_per_mtok": each / 1e3,
+        "recompute_usd_per_mtok": recompute,
+        "prefill_tokens_per_s": prefill_rate,
+        "assumptions": vars(assumed),
+        "rows": rows,
+    }
+    if form == "json":
+        echo_json(data)
+        return
+    _print_retention(data, assumed)
+    hint("planner cost tiers")
+
+
+def _print_retention(data: dict[str, Any], assumed: Assumptions) -> None:
+    columns = ["memory", "tier", "price", "USD/GB", "kept, an hour", "written once", "reload"]
+    optional = {"break even": "recompute_usd_per_mtok", "units to outrun": "prefill_tokens_per_s"}
+    columns += [name for name, key in optional.items() if data[key] is not None]
+    title = (
+        f"{data['model']}: USD per million cached tokens of {data['gb_per_mtok']:.4g} GB "
+        f"({data['layout']}, sequences of {data['context']:,})"
+    )
+    table = new_table(title, *columns)
+    table.columns[0].no_wrap = True
+    for row in data["rows"]:
+        cells = [row["part"], row["tier"], _basis_cell(row), number(row["usd_per_gb"])]
+        hourly = row["room_usd_per_mtok_hour"] + (row["electricity_usd_per_mtok_hour"] or 0.0)
+        cells += [_small(hourly), _small(row["write_usd_per_mtok"]), _small(row["reload_usd_per_mtok"])]
+        if "break even" in columns:
+            cells.append(_hours(row["break_even_idle_hours"]))
+        if "units to outrun" in columns:
+            cells.append(_small(row["units_to_outrun_prefill"]))
+        table.add_row(*cells)
+    print_table(table)
+    if data["recompute_usd_per_mtok"] is not None:
+        click.echo(
+            f"break even: the idle time at which keeping costs the {data['recompute_usd_per_mtok']:g} USD of computing again; "
+            "a drive pays the larger of room and wear"
+        )
+    _footer(data["rows"], assumed)

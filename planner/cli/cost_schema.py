@@ -1,0 +1,92 @@
+"""JSON Schemas of what the ``planner cost`` commands print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_AMOUNT: dict[str, Any] = {"type": "number", "minimum": 0}
+_MAYBE: dict[str, Any] = {"type": ["number", "null"], "minimum": 0}
+_TEXT: dict[str, Any] = {"type": "string"}
+_STREAMS = ("input_hit", "input_miss", "output")
+
+
+def _object(properties: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """An object that has all of these and nothing else."""
+    found = {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties}
+    return found | ({"description": description} if description else {})
+
+
+_BILL = _object(
+    {
+        **dict.fromkeys(("sheet", "provider", "model", "currency"), _TEXT),
+        "period": _object({"label": _TEXT, "from": _TEXT, "to": {"type": ["string", "null"]}}),
+        "peak_share": _MAYBE | {"description": "Share of the tokens in peak windows; null where there are none."},
+        "per_million_tokens": _object({**dict.fromkeys(_STREAMS, _AMOUNT), "cache_write": _MAYBE}, "In the sheet's currency."),
+        "amount": _object(dict.fromkeys((*_STREAMS, "total"), _AMOUNT), "In the sheet's currency."),
+        **dict.fromkeys(("usd", "usd_off_peak", "usd_peak"), _AMOUNT),
+        "rate": {"anyOf": [{"type": "null"}, _object({"per_usd": _AMOUNT, "as_of": _TEXT, "source": _TEXT})]},
+        "lowest_grade": {"enum": ["A", "B", "C", "D"]},
+        "sources": {"type": "array", "items": _TEXT},
+        "ratio": _MAYBE | {"description": "To the bill of the first sheet."},
+        "margin": {"type": ["number", "null"], "description": "Bill over cost, less one."},
+    }
+)
+_ASSUMPTIONS = _object(dict.fromkeys(("life_years", "cost_of_capital", "usd_per_kwh", "pue"), _AMOUNT))
+_PRICED = {
+    **dict.fromkeys(("part", "tier", "origin", "status", "basis", "source"), _TEXT),
+    **dict.fromkeys(("usd_per_gb", "usd_per_gb_low", "usd_per_gb_high"), _AMOUNT),
+    "price_as_of": {"type": ["string", "null"]},
+    "grade": {"enum": ["A", "B", "C", "D"]},
+}
+_RETENTION = (
+    "electricity_usd_per_mtok_hour",
+    "write_usd_per_mtok",
+    "hours_of_equal_charge",
+    "reload_joules_per_mtok",
+    "reload_usd_per_mtok",
+    "reload_mtok_per_s_per_unit",
+    "units_to_outrun_prefill",
+    "break_even_idle_hours",
+    "break_even_idle_hours_low",
+    "break_even_idle_hours_high",
+)
+_TIERS = (
+    *("electricity_usd_per_gb_hour", "read_gb_per_s_per_usd", "read_pj_per_bit"),
+    *("dwpd", "warranty_years", "usd_per_gb_written"),
+)
+
+SCHEMAS = {
+    "cost-bill": _object(
+        {
+            "at": {"type": ["string", "null"]},
+            "usage": _object(dict.fromkeys((*_STREAMS, "stored"), _AMOUNT), "Tokens; stored are a part of the misses."),
+            "cost_usd": _MAYBE,
+            "bills": {"type": "array", "minItems": 1, "items": _BILL},
+        }
+    ),
+    "cost-retention": _object(
+        {
+            "model": _TEXT,
+            "context": {"type": "integer", "minimum": 1},
+            "layout": _TEXT,
+            **dict.fromkeys(("bytes_per_token", "gb_per_mtok"), _AMOUNT),
+            **dict.fromkeys(("recompute_usd_per_mtok", "prefill_tokens_per_s"), _MAYBE),
+            "assumptions": _ASSUMPTIONS,
+            "rows": {
+                "type": "array",
+                "items": _object({**_PRICED, "room_usd_per_mtok_hour": _AMOUNT, **dict.fromkeys(_RETENTION, _MAYBE)}),
+            },
+        }
+    ),
+    "cost-tiers": _object(
+        {
+            "assumptions": _ASSUMPTIONS,
+            "rows": {
+                "type": "array",
+                "items": _object(
+                    {**_PRICED, "unit_usd": _AMOUNT, "capital_usd_per_gb_hour": _AMOUNT, **dict.fromkeys(_TIERS, _MAYBE)}
+                ),
+            },
+        }
+    ),
+}
