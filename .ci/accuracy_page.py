@@ -43,8 +43,8 @@ per model, precision, parallelism or device, but for the corrections below.
 figure is pulled to the mean over runtimes and that mean to the prior, so a runtime measured on few points inherits. The loss
 turns from square to absolute beyond 10 %, because labels are sometimes wrong.
 
-**Corrections.** Some pairs of a model (in one dtype) and a device, those with most points in one runtime and 30 or more, are
-corrected by the median of what remains, shrunk to 1 by few points.
+**Corrections.** A model (in one dtype) on a device in one runtime, with 30 points or more, may be corrected by the median of
+what remains, shrunk to 1 by few points; the few corrections that take most error away are kept.
 
 **Evidence and intervals.** A prediction, and the plan that holds it, says what it rests on. *measured*: a correction of this
 model on this device in this runtime; *sibling*: the runtime on devices of this generation; *kin*: the runtime on other

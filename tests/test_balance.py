@@ -146,7 +146,9 @@ def test_the_bill_of_a_vr200_rack() -> None:
     assert lines["memory"].value / 5.35 == pytest.approx(374e3, rel=1e-3)  # 435 % above what it was
 
 
-@pytest.mark.parametrize(("rate", "years", "usd"), [(0.10, 4.0, 3.903), (0.10, 5.0, 3.264), (0.08, 4.0, 3.735), (0.05, 5.0, 2.858)])
+@pytest.mark.parametrize(
+    ("rate", "years", "usd"), [(0.10, 4.0, 3.903), (0.10, 5.0, 3.264), (0.08, 4.0, 3.735), (0.05, 5.0, 2.858)]
+)
 def test_capital_of_a_vr200_gpu_by_the_hour(rate: float, years: float, usd: float) -> None:
     system = load_hardware("vr200-nvl72").system
     each = system.capex.value / system.devices

@@ -97,6 +97,10 @@ def test_rows_hold_a_line_a_point(run: Any, file: Path, tmp_path: Path) -> None:
         assert one["tpot_ape"] == pytest.approx(abs(one["tpot_ms"] / one["tpot_measured_ms"] - 1.0))
         assert one["tpot_low_ms"] < one["tpot_ms"] < one["tpot_high_ms"]
         assert (one["ttft_ms"] is None) == (one["mode"] == "disagg")
+    for name, column in (("tpot", SOME.tpot_s), ("ttft", SOME.ttft_s)):
+        assert [one[f"{name}_measured_ms"] for one in objects] == pytest.approx((1e3 * column).tolist(), nan_ok=True)
+    ttft = [math.nan if one["ttft_ms"] is None else one["ttft_ms"] for one in objects]
+    np.testing.assert_allclose(ttft, 1e3 * predict(SOME).ttft_s)
     assert np.median([one["tpot_ape"] for one in objects]) == pytest.approx(data["tpot"]["median_ape"])
     code, _, error = run("validate", file, "--rows", out)
     assert code == 2

@@ -37,8 +37,8 @@ GENERATIONS = {
 }
 """Devices whose kernels are compiled for one architecture; any other device is a generation of its own."""
 ROUTED_WIDTH = 256.0
-"""Of all runtimes (``Calibrated.routed_width``). Widths of 0, 256 and 1024 fit and extrapolate alike where experts are cut 4 and 8
-ways, but only with one above 0 do the engines agree on ``routed``, and only so does it hold where experts are whole."""
+"""Of all runtimes (``Calibrated.routed_width``). Widths of 0, 256 and 1024 fit and extrapolate alike where experts are cut 4 and
+8 ways, but only with one above 0 do the engines agree on ``routed``, and only so does it hold where experts are whole."""
 MOST_CORRECTIONS = 15
 LEAST_ROWS = 30
 """Of a correction: one that serves fewer is no property of a model on a device."""

@@ -67,7 +67,9 @@ def calibrate_file(path: Path, *, name: str | None = None, source: str | None = 
             as_of=as_of or BUILTIN_AS_OF,
         )
     except ValidationError as error:
-        raise explain_validation(error, "calibration") from None
+        fault = explain_validation(error, "calibration")
+        what = f"cannot be fitted: the calibration's {fault.what}"
+        raise InputError(what, where=where, mend="check the times (seconds) and what was deployed with planner validate") from None
     report: dict[str, Any] = {"calibration": done.calibration.id, "points": told, "as_of": done.calibration.as_of.isoformat()}
     report |= {"skipped": dict(counts_by_reason(skipped)), **done.report}
     return Job(done.calibration, rounded(report), skipped)

@@ -106,6 +106,7 @@ _FRONTS = re.compile(r"^(?:dynamo|mori)[-_]|[-_](?:disagg|dynamo)$")
 _VERSIONS: dict[str, tuple[tuple[tuple[int, ...], str], ...]] = {
     "vllm": (((0, 26), "vllm-0-19"),),
     "sglang": (((0, 5, 16), "sglang-0-5-9"),),
+    "trtllm": (((1, 3), "trtllm-1-2"),),
 }
 """Profiles of earlier versions and the version from which on the profile of the current one is nearer. A nightly build or an
 empty cell takes the earlier one: the public file is of early 2026."""

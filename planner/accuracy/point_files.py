@@ -39,6 +39,7 @@ MAX_BYTES = 64 * 2**20
 MAX_ROWS = 100_000
 MAX_TOKENS = 16_777_216
 MAX_SECONDS = 1e6
+MIN_SECONDS = 1e-9
 
 MISMATCH = "concurrency is not workers x dp x batch"
 """The note of a disaggregated row whose labels contradict one another there."""
@@ -127,9 +128,9 @@ def _table(text: str, where: str) -> tuple[list[str], list[tuple[int, list[str]]
     seen: set[str] = set()
     try:
         header = [name.strip() for name in next(reader, [])]
-        for name in header:
-            if header.count(name) > 1:
-                raise InputError(f"has the column {name[:32]!r} twice", where=where, mend="remove one")
+        if len(set(header)) < len(header):
+            name = next(name for number, name in enumerate(header) if name in header[:number])
+            raise InputError(f"has the column {name[:32]!r} twice", where=where, mend="remove one")
         at = header.index("id") if "id" in header else 0
         for row in reader:
             if not row:
@@ -189,7 +190,9 @@ def _load_reasons(isl: Numbers, osl: Numbers, concurrency: Numbers, reasons: _Re
 
 
 def _time_reasons(ttft: Numbers, tpot: Numbers, reasons: _Reasons) -> None:
+    """Of times in seconds."""
     reasons.mark((ttft <= 0.0) | (tpot <= 0.0) | np.isnan(ttft) & np.isnan(tpot), "time-missing")
+    reasons.mark((ttft < MIN_SECONDS) | (tpot < MIN_SECONDS), "number-unreadable")
 
 
 def _of_public(cells: dict[str, Texts], rows: int, reasons: _Reasons) -> Columns:
@@ -209,7 +212,7 @@ def _of_public(cells: dict[str, Texts], rows: int, reasons: _Reasons) -> Columns
             reasons.found[row] = reasons.found[row] or found
             found = _NOTHING
         decoded.append(found)
-    _time_reasons(ttft, tpot, reasons)
+    _time_reasons(ttft / 1e3, tpot / 1e3, reasons)
     made = dict(zip(Deployed._fields, zip(*decoded, strict=True) if decoded else ((),) * len(_NOTHING), strict=True))
     columns: Columns = {name: np.array(made[name], np.int64) if name in COUNTS else made[name] for name in made}
     columns["mode"] = tuple(mode.strip().casefold() for mode in cells["mode"])

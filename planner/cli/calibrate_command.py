@@ -18,6 +18,7 @@ from planner.cli.common import echo_json, format_option, hint
 @click.option(
     "--as-of",
     type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
     help="Day the points were measured; needed but for the built-in points.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Write scores, coverage and residuals as JSON to this file.")

@@ -15,7 +15,7 @@ from planner.errors import InputError
 if TYPE_CHECKING:
     from planner.economics.bill import TokenPrices, Usage
     from planner.prices.currency import Rate
-    from planner.prices.sheets import Period, PriceSheet
+    from planner.prices.sheets import Peak, Period, PriceSheet
 
 TOKEN_COUNT = Quantity("tokens", None, "tokens", 1, 1e18)
 STREAMS = ("input", "output")
@@ -82,18 +82,12 @@ def _rate(sheet: PriceSheet, at: datetime | None, given: dict[str, float]) -> Ra
     return rate_at(sheet.currency, None if at is None else at.date())
 
 
-def _prices(period: Period) -> tuple[TokenPrices, TokenPrices | None]:
-    """Off-peak prices and those of the peak windows, if there are any."""
+def _prices(found: Period | Peak) -> TokenPrices:
+    """The prices of a period, or of its peak windows, as plain numbers."""
     from planner.economics.bill import TokenPrices
 
-    plain, peak = (
-        found
-        and TokenPrices(
-            found.input_hit.value, found.input_miss.value, found.output.value, found.cache_write and found.cache_write.value
-        )
-        for found in (period, period.peak)
-    )
-    return plain, peak
+    write = None if found.cache_write is None else found.cache_write.value
+    return TokenPrices(found.input_hit.value, found.input_miss.value, found.output.value, write)
 
 
 def _bill(
@@ -105,7 +99,7 @@ def _bill(
     from planner.prices.sheets import moment_text, period_at
 
     period = period_at(sheet, at)
-    plain, dear = _prices(period)
+    plain, dear = _prices(period), None if period.peak is None else _prices(period.peak)
     share = 0.0 if period.peak is None else period.peak.share_of_week if peak_share is None else peak_share
     prices = at_peak_share(plain, dear, share)
     amount = bill(usage, prices)

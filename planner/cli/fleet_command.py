@@ -31,9 +31,7 @@ def command(plan: str, tokens_per_day: float, mix: str | None, utilisation: floa
     asked = None if mix is None else _mix(mix)
     loaded, where = read_plan_argument(plan)
     try:
-        fleet = size_fleet(
-            loaded, inputs_of(loaded, where), tokens_per_day=tokens_per_day, mix=asked, utilisation=utilisation
-        )
+        fleet = size_fleet(loaded, inputs_of(loaded, where), tokens_per_day=tokens_per_day, mix=asked, utilisation=utilisation)
     except InputError as error:
         raise InputError(error.what, where=where if error.where == "plan" else f"--{error.where}", mend=error.mend) from None
     if form == "json":
@@ -66,7 +64,7 @@ def _print(fleet: Fleet) -> None:
     each = " and ".join(f"{row.units // copies:,} x {row.hardware}" for row in fleet.units)
     click.echo(
         f"{fleet.model}, workload {fleet.workload}: {fleet.tokens_per_day.total:.4g} tokens a day, "
-        f"{fleet.utilisation:.1%} of the hours in use\n{copies:,} copies of the plan's deployment, each on {each}"
+        f"{fleet.utilisation:.1%} of the hours in use\n{copies:,} {'copy' if copies == 1 else 'copies'} of the plan's deployment, each on {each}"
     )
     sizes = new_table("fleet; low and high are the model's uncertainty (p10, p90)", "figure", "low", "expected", "high", "unit")
     money = fleet.currency
@@ -85,7 +83,9 @@ def _print(fleet: Fleet) -> None:
     )
     for row in fleet.units:
         counts = (row.units, row.devices_per_unit, row.devices, row.nodes, row.systems)
-        bought.add_row(row.hardware, *(f"{count:,}" for count in counts), number(row.stated_megawatts), number(row.capex_usd / 1e6))
+        bought.add_row(
+            row.hardware, *(f"{count:,}" for count in counts), number(row.stated_megawatts), number(row.capex_usd / 1e6)
+        )
     print_table(bought)
     streams = new_table(f"by stream ({fleet.allocation})", "stream", "tokens a day", f"{money} a day", f"{money} per million")
     for label, name in (("cached input", "input_hit"), ("input", "input_miss"), ("output", "output")):

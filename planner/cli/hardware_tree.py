@@ -185,7 +185,8 @@ def _balance(root: Branch, system: System) -> None:
         return
     branch = root.add("balance at nominal rates, dense peak over one-way bytes/s")
     branch.add(
-        "its memory, FLOP a byte: " + ", ".join(f"{knee.dtype} {knee.flop_per_byte:.4g} ({knee.tokens:.4g} tokens)" for knee in found)
+        "its memory, FLOP a byte: "
+        + ", ".join(f"{knee.dtype} {knee.flop_per_byte:.4g} ({knee.tokens:.4g} tokens)" for knee in found)
     )
     branch.below[-1].add("in brackets: tokens that must share a read of weights for it to cost no time")
     for domain in dict.fromkeys(row.domain for row in between):
@@ -197,7 +198,9 @@ def _balance(root: Branch, system: System) -> None:
     ratio = prefill_per_decode(system)
     if ratio is not None and ratio.possible:
         what = f"{ratio.low:.3g} to {ratio.high:.3g} prefill nodes a decode node"
-        branch.add(f"caches read from storage through both pools, one storage port a node (DualPath): {what} without a bottleneck")
+        branch.add(
+            f"caches read from storage through both pools, one storage port a node (DualPath): {what} without a bottleneck"
+        )
 
 
 def _estimate(branch: Branch, figure: Figure) -> None:

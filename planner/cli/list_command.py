@@ -78,8 +78,8 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
         from planner.prices import PRICES
         from planner.prices.sheets import SHEETS
 
-        kept = {"basis": PRICES, "sheet": SHEETS}
-        return [{"id": p.id, "kind": k, "currency": p.currency, "as_of": str(p.as_of)} for k, found in kept.items() for p in found]
+        listed = [("basis", p.id, p.currency, p.as_of) for p in PRICES] + [("sheet", p.id, p.currency, p.as_of) for p in SHEETS]
+        return [{"id": i, "kind": sort, "currency": currency, "as_of": str(as_of)} for sort, i, currency, as_of in listed]
     from planner.plugins import GROUPS, registry
 
     if kind == "exporters":

@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from planner.cli.common import echo_json
+from planner.cli.cost_schema import SCHEMAS as _COST
 
 SUBJECTS = (
     *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
     *("conflict", "inventory", "mix", "fleet", "validate", "calibrate"),
+    *_COST,
 )
 
 _VERIFY: dict[str, Any] = {
@@ -181,6 +183,7 @@ _CALIBRATE: dict[str, Any] = {
 _OUTPUT = {
     **{"verify": _VERIFY, "list": _LIST, "kv": _KV, "lint": _LINT, "conflict": _CONFLICT},
     **{"validate": _VALIDATE, "calibrate": _CALIBRATE},
+    **_COST,
 }
 
 

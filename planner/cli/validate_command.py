@@ -80,7 +80,7 @@ def command(
     if missed:
         click.echo(missed, err=True)
     elif form == "table":
-        hint("planner validate --left-out" if points is None else f"planner calibrate {points} -o calibration.toml")
+        hint("planner validate --left-out" if points is None else f"planner calibrate {points} --as-of DATE -o calibration.toml")
     return 4 if missed else 0
 
 

@@ -19,7 +19,11 @@ SECONDS_PER_DAY = 86400.0
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the equation; ``whose`` says whether the source takes it so or it is worked out here."""
+    """One line of the equation.
+
+    ``whose``: ``source`` or ``measured`` where it follows from what they say alone, ``here`` where it is worked out on top,
+    ``yours`` where an input of it was replaced.
+    """
 
     name: str
     value: float
@@ -28,7 +32,7 @@ class Step:
     whose: str
 
     def __str__(self) -> str:
-        return f"{self.name:<34} {_plain(self.value):>22} {self.unit:<18} {self.how} [{self.whose}]"
+        return f"{self.name:<28} {_plain(self.value):>17} {self.unit:<15} {self.how} [{self.whose}]"
 
 
 def project(
@@ -67,25 +71,41 @@ def project(
     day = day_tokens / SECONDS_PER_DAY / day_cards
     card_usd = centre_rmb / cards_per_centre / rmb_per_usd
     hour = card_usd * capital_recovery_factor(cost_of_capital, life_years) / HOURS_PER_YEAR
+    usual = project.__kwdefaults__ or {}
+    edited = {name for name, value in given.items() if value != usual[name]}
+
+    def step(name: str, value: float, unit: str, how: str, whose: str, *inputs: str) -> Step:
+        return Step(name, value, unit, how, "yours" if edited & set(inputs) else whose)
+
+    bought = ("saved_usd", "rmb_per_usd", "centre_rmb")
+    cards = (*bought, "throughput_gain", "cards_per_centre")
+    price = ("centre_rmb", "cards_per_centre", "rmb_per_usd")
+    capital = (*price, "cost_of_capital", "life_years")
+    served = (*cards, "tokens_per_day")
     return (
-        Step("saving of hardware", 100.0 * saving, "%", f"1 - 1 / {throughput_gain:g}", "source"),
-        Step("money", saved_rmb, "RMB", f"{saved_usd:g} USD x {rmb_per_usd:g}", "source"),
-        Step("centres not built", avoided, "centres", f"/ {centre_rmb:g} RMB each", "source"),
-        Step("centres left", left, "centres", f"/ ({throughput_gain:g} - 1): they are {1.0 - saving:.4g} of all", "here"),
-        Step("cards left", left * cards_per_centre, "cards", f"x {cards_per_centre:g}", "here"),
-        Step("tokens a card, with the gain", rate, "tokens/s", f"{tokens_per_day:g} a day / 86400 s / cards", "here"),
-        Step("tokens a card, without", rate / throughput_gain, "tokens/s", f"/ {throughput_gain:g}", "here"),
-        Step("tokens a card, measured day", day, "tokens/s", f"{day_tokens:g} a day on {day_cards:g} cards", "measured"),
-        Step("a card", card_usd, "USD", "centre / cards / rate of exchange", "source"),
-        Step("its capital", hour, "USD/h", f"{cost_of_capital:.3g} a year over {life_years:g} years", "here"),
-        Step("capital of tokens", hour / (rate * 3600.0) * 1e6, "USD per million", "capital / tokens of an hour", "here"),
+        step("saving of hardware", 100.0 * saving, "%", f"1 - 1 / {throughput_gain:g}", "source", "throughput_gain"),
+        step("money", saved_rmb, "RMB", f"{saved_usd:g} USD x {rmb_per_usd:g}", "source", *bought[:2]),
+        step("centres not built", avoided, "centres", f"/ {centre_rmb:g} RMB each", "source", *bought),
+        step("centres left", left, "centres", f"/ ({throughput_gain:g} - 1): {1.0 - saving:.4g} of all", "here", *cards[:-1]),
+        step("cards left", left * cards_per_centre, "cards", f"x {cards_per_centre:g}", "here", *cards),
+        step("tokens a card, with the gain", rate, "tokens/s", f"{tokens_per_day:g} a day / 86400 s / cards", "here", *served),
+        step("tokens a card, without", rate / throughput_gain, "tokens/s", f"/ {throughput_gain:g}", "here", *served),
+        step("tokens a card, measured day", day, "tokens/s", f"{day_tokens:g} on {day_cards:g} cards", "measured", *_MEASURED),
+        step("a card", card_usd, "USD", "centre / cards / rate of exchange", "source", *price),
+        step("its capital", hour, "USD/h", f"{cost_of_capital:.3g} a year over {life_years:g} years", "here", *capital),
+        step(
+            "capital of tokens", hour / (rate * 3600.0) * 1e6, "USD per million", "/ tokens of an hour", "here", *served, *capital
+        ),
     )
+
+
+_MEASURED = ("day_tokens", "day_cards")
 
 
 def as_text(steps: tuple[Step, ...]) -> str:
     """The steps, a line each, under what they are."""
-    head = f"Projection of its source ({SOURCE}), not a forecast; measured: {CHECKED}."
-    return "\n".join([head, *(str(step).rstrip() for step in steps)])
+    head = [f"Projection of its source, {SOURCE}; not a forecast.", f"Measured: {CHECKED}."]
+    return "\n".join([*head, *(str(step).rstrip() for step in steps)])
 
 
 def _plain(value: float) -> str:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from planner.economics import stream_costs
 from planner.errors import InputError
 from planner.fleet.schema import CostByCause, CostByStream, Fleet, FleetHardware, TokensPerDay
 from planner.hardware import HardwareSelection
-from planner.plans.inputs import Inputs, system_cost
+from planner.plans.inputs import Allocation, Inputs, system_cost
 from planner.plans.intervals import combine
 from planner.plans.schema import Interval, Plan, StreamPrices
 
@@ -59,11 +60,12 @@ def size_fleet(
 ) -> Fleet:
     """The fleet of a plan and its embedded inputs (``planner.plans.inputs_of``).
 
-    ``mix``: the plan's own if left out; ``utilisation``: share of the hours in which the fleet serves its load, the plan's if left
-    out. ``InputError`` where a number is out of range, or the plan cannot say what was asked.
+    ``mix`` and ``utilisation``, the share of the hours in which the fleet serves its load, are the plan's own if left out.
+    ``InputError`` where a number is out of range, or the plan cannot say what was asked.
     """
     if not (math.isfinite(tokens_per_day) and 1.0 <= tokens_per_day <= MOST_TOKENS):
         raise InputError(f"{tokens_per_day!r} is not from 1 to {MOST_TOKENS:g}", where="tokens_per_day")
+    _refuse_damaged(plan)
     used_hours = plan.cost.utilisation if utilisation is None else utilisation
     if not 1e-6 <= used_hours <= 1.0:
         raise InputError(f"{used_hours!r} is not from 0.000001 to 1", where="utilisation")
@@ -71,9 +73,6 @@ def size_fleet(
     own = Mix(each["input_hit"], each["input_miss"], each["output"])
     asked = (mix or own).of(tokens_per_day)
     rate = plan.prediction.requests_per_s
-    if rate <= 0.0:
-        raise InputError("serves no requests", where="plan", mend="plan again")
-
     per_copy = rate * _SECONDS * used_hours
     needs = {"input": asked.input_miss / (per_copy * own.miss), "output": asked.output / (per_copy * own.output)}
     shared = plan.mode == "aggregated"
@@ -93,7 +92,7 @@ def size_fleet(
     usd = math.fsum(sum(row.by_cause.values()) for row in rows) * 24.0
     if not math.isclose(usd, plan.cost.usd_per_hour * 24.0 * copies, rel_tol=1e-9):
         raise InputError("its cost an hour does not follow from its inputs", where="plan", mend="see planner verify")
-    work = {phase: time[phase] * needs[phase] for phase in needs} if shared else time
+    work = time
     input_usd = usd * work["input"] / math.fsum(work.values())
     prices = _prices(plan, asked, input_usd, usd - input_usd)
     streams = {name: _price(getattr(prices, name)) * getattr(asked, name) / 1e6 for name in CostByStream.model_fields}
@@ -136,7 +135,7 @@ def size_fleet(
         currency=plan.cost.currency,
         as_of=plan.cost.as_of,
         tokens_per_s_per_device=tokens_per_day / _SECONDS / devices,
-        notes=_notes(needs, shared, mix, share),
+        notes=_notes(inputs, needs, shared, mix, share),
     )
 
 
@@ -145,7 +144,7 @@ _CAUSES = ("capital", "electricity", "maintenance", "staff")
 
 @dataclass(frozen=True)
 class _Row:
-    """Of one kind of hardware: what there is of it, USD an hour by cause, and its capital cost and stated megawatts at both ends."""
+    """Of one kind of hardware: what there is of it, USD an hour by cause, capital cost and stated megawatts at both ends."""
 
     units: FleetHardware
     by_cause: dict[str, float]
@@ -175,6 +174,34 @@ def _hardware(plan: Plan, inputs: Inputs, index: int, copies: int) -> _Row:
     )
 
 
+_MOST_OFF = 1e6
+"""Largest factor between the expected value of a plan and an end of its interval."""
+
+
+def _refuse_damaged(plan: Plan) -> None:
+    """One line where a number that is divided by or multiplied with cannot be one of a plan."""
+    cost, prediction = plan.cost, plan.prediction
+    speed, price = prediction.output_tokens_per_s, cost.blended_interval
+    near = [(interval, end) for interval in (speed, price) for end in (interval.low, interval.high) if end is not None]
+    sound = {
+        "cost.tokens_per_request": all(cost.tokens_per_request.get(name, -1.0) >= least for name, least in _TOKENS.items()),
+        "cost.utilisation": cost.utilisation >= 1e-6,
+        "cost.input_share": 0.0 < cost.input_share < 1.0,
+        "cost.allocation": cost.allocation in get_args(Allocation),
+        "prediction.requests_per_s": 1e-9 <= prediction.requests_per_s <= prediction.capacity_requests_per_s * (1.0 + _SLACK),
+        "prediction.output_tokens_per_s": speed.expected > 0.0,
+        "cost.blended_interval": price.expected > 0.0
+        and all(interval.expected / _MOST_OFF <= end <= interval.expected * _MOST_OFF for interval, end in near),
+    }
+    for name, holds in sound.items():
+        if not holds:
+            raise InputError(f"{name} is damaged", where="plan", mend="see planner verify")
+
+
+_TOKENS = {"input_hit": 0.0, "input_miss": 1e-9, "output": 1e-9}
+"""Tokens of a request by stream, and how many there are at least."""
+
+
 def _selection(plan: Plan, inputs: Inputs, index: int) -> HardwareSelection:
     """The hardware of a plan's units: they stand in the order of its pools."""
     pools = list(inputs.hardware.values())
@@ -188,7 +215,7 @@ def _prices(plan: Plan, tokens: TokensPerDay, input_usd: float, output_usd: floa
     found = plan.cost.usd_per_million
     hit_share = 0.0
     if plan.cost.allocation == "flops" and tokens.input_hit > 0.0:
-        if found.input_hit is None or found.input_miss is None:
+        if found.input_hit is None or not found.input_miss:
             what = "the plan's workload has no cached input, so nothing says what share of the FLOPs it takes"
             raise InputError(what, where="mix", mend="plan with --prefix-hit, or with --allocation miss_only")
         hit, miss = found.input_hit * tokens.input_hit, found.input_miss * tokens.input_miss
@@ -205,7 +232,7 @@ def _prices(plan: Plan, tokens: TokensPerDay, input_usd: float, output_usd: floa
     return StreamPrices(input_hit=split.input_hit, input_miss=split.input_miss, output=split.output, blended=split.blended)
 
 
-def _notes(needs: dict[str, float], shared: bool, mix: Mix | None, share: float) -> list[str]:
+def _notes(inputs: Inputs, needs: dict[str, float], shared: bool, mix: Mix | None, share: float) -> list[str]:
     notes = []
     if mix is not None:
         notes.append("the mix is served at the plan's cost of a miss and of an output token; requests are as long as the plan's")
@@ -214,8 +241,11 @@ def _notes(needs: dict[str, float], shared: bool, mix: Mix | None, share: float)
         pools = {"input": "prefill", "output": "decode"}
         idle = f"{pools[less]} pools have {needs[less] / needs[more]:.0%} of the work they are there for"
         notes.append(f"{idle}; a plan for that mix would have fewer of them")
-    if share < 0.99:
-        notes.append(f"each copy serves {share:.0%} of what it could, as the plan's demand has it; plan without one for fewer copies")
+    if inputs.options.rate is not None or inputs.options.tokens_per_day is not None:
+        how = (
+            f"the plan is the cheapest for a demand of its own, of which each copy serves no more ({share:.0%} of what it could)"
+        )
+        notes.append(f"{how}; a plan without one may make cheaper copies")
     return notes
 
 

@@ -18,8 +18,8 @@ def flop_per_byte_hidden(intermediate: int) -> float:
     """Largest peak over one-way bandwidth (FLOP/B) at which the exchange of tokens among experts hides behind them: ``2 d``.
 
     A token at an expert of intermediate size ``d`` in a model of width ``h`` computes ``6 h d`` FLOPs (gate, up, down) and moves
-    ``3 h`` bytes (FP8 dispatch ``h``, BF16 combine ``2 h``), every copy counted: none is saved where two experts of a token lie on
-    one rank. Hence ``C / B <= 6 h d / 3 h``; 6,144 FLOP/B for the 3,072 of DeepSeek-V4-Pro (DeepSeek-V4 report, section 3.1).
+    ``3 h`` bytes (FP8 dispatch ``h``, BF16 combine ``2 h``), every copy counted: none is saved where two experts of a token lie
+    on one rank. Hence ``C / B <= 6 h d / 3 h``; 6,144 FLOP/B for the 3,072 of DeepSeek-V4-Pro (DeepSeek-V4 report, section 3.1).
     """
     return 2.0 * intermediate
 
@@ -65,7 +65,9 @@ def dualpath_range(
     if g <= s:
         return None
     low = s / (g - s)
-    return PrefillPerDecode(low, min((g - 2.0 * s) / s, (g - s) / (2.0 * s), (memory_bytes_per_s / storage_bytes_per_s - 3.0) / 2.0))
+    return PrefillPerDecode(
+        low, min((g - 2.0 * s) / s, (g - s) / (2.0 * s), (memory_bytes_per_s / storage_bytes_per_s - 3.0) / 2.0)
+    )
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def exchanges(system: System) -> list[Exchange]:
 def prefill_per_decode(system: System) -> PrefillPerDecode | None:
     """DualPath's range for nodes of this system with one storage port as wide as a compute port.
 
-    Compute ports are the devices' of the unbounded domain; memory is what the host memory of a node gives to reads. ``None`` where
-    the profile has no host memory or no such network, does not know their rates, or a node has one port.
+    Compute ports are the devices' of the unbounded domain; memory is what the host memory of a node gives to reads. ``None``
+    where the profile has no host memory or no such network, does not know their rates, or a node has one port.
     """
     host = next((tier for tier in system.tiers if tier.role == "host"), None)
     network = system.domains[-1] if system.domains else None
@@ -123,9 +125,7 @@ def prefill_per_decode(system: System) -> PrefillPerDecode | None:
         return None
     memory = host.rate_per_device * system.devices_per_node
     port = network.bandwidth.value
-    return dualpath_range(
-        ports=system.devices_per_node, storage_ports=1, memory_bytes_per_s=memory, storage_bytes_per_s=port
-    )
+    return dualpath_range(ports=system.devices_per_node, storage_ports=1, memory_bytes_per_s=memory, storage_bytes_per_s=port)
 
 
 def _peaks(system: System) -> list[tuple[str, float]]:

@@ -43,7 +43,7 @@ UNCALIBRATED = "none: class defaults of the runtime profile"
 EVIDENCE = {
     None: "first principles and class defaults; no measurement of this device and runtime was fitted",
     "measured": "measured: the runtime was fitted to this model on this device",
-    "sibling": "sibling: the runtime was fitted to devices of this generation; this model on this device has no figure of its own",
+    "sibling": "sibling: the runtime was fitted to devices of this generation; this model on one has no figure of its own",
     "kin": "kin: the runtime was fitted to devices of other generations alone",
 }
 """What a prediction rests on, by ``Calibrated.folded``."""

@@ -115,7 +115,7 @@ class Options(BaseModel):
     def _one_caution(self) -> Options:
         if self.within_high and self.robust is not None:
             if self.robust == "workloads":
-                raise ValueError("is not built for a set of workloads: leave out --slo-on high or --robust workloads")
+                raise ValueError("slo_on high is not built for a set of workloads: leave out --slo-on high or --robust workloads")
             raise ValueError("robust keeps the limits in the worst case already: leave out --slo-on high")
         if self.within_high and self.pareto is not None:
             raise ValueError("the points of a front have limits of their own: leave out --slo-on high or --pareto")

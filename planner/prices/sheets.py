@@ -127,7 +127,9 @@ class PriceSheet(_Part):
             if earlier.until is None or later.since < earlier.until:
                 raise ValueError(f"period: that from {moment_text(later.since)} begins before the one above it ends")
         for figure in (figure for period in self.periods for figure in period.figures):
-            if figure.as_of is not None and figure.as_of > self.as_of:
+            if figure.as_of is None:
+                raise ValueError(f"period: a price of {figure.source} has no as_of; write the date of the source")
+            if figure.as_of > self.as_of:
                 raise ValueError(f"as_of: {self.as_of} is before that of a price, {figure.as_of}")
         return self
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.quantities import FractionFigure, PositiveFraction, SecondsFigure
 
@@ -36,7 +37,7 @@ class Correction(BaseModel):
     weights: str
     """What most parameters are multiplied in."""
     devices: _Names
-    value: _Factor
+    value: Annotated[float, Field(ge=0.1, le=10.0, allow_inf_nan=False)]
     rows: Annotated[int, Field(ge=1)]
 
 
@@ -48,6 +49,13 @@ class Spread(BaseModel):
     low: Annotated[float, Field(gt=0.01, le=1.0)]
     high: Annotated[float, Field(ge=1.0, lt=100.0)]
     rows: Annotated[int, Field(ge=1)]
+
+
+def refuse_partial(spread: Mapping[Evidence, Spread]) -> None:
+    """``ValueError`` where an evidence has no interval."""
+    for evidence in get_args(Evidence):
+        if evidence not in spread:
+            raise ValueError(f"spread.{evidence}: is missing")
 
 
 class FirstToken(BaseModel):
@@ -93,6 +101,12 @@ class Calibrated(BaseModel):
     spread: dict[Evidence, Spread]
     folded: Evidence | None = None
     """The evidence of the deployment that the runtime was folded for (``Runtime.on``), and no spread is left."""
+
+    @model_validator(mode="after")
+    def _every_evidence(self) -> Calibrated:
+        if self.spread:
+            refuse_partial(self.spread)
+        return self
 
     def generation_of(self, device: str) -> Generation | None:
         """The generation of a device, if any was measured."""

@@ -10,20 +10,28 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError
 from planner.quantities import Figure
-from planner.runtimes.calibrated import Calibrated, Correction, Evidence, FirstToken, Generation, Spread
+from planner.runtimes.calibrated import Calibrated, Correction, Evidence, FirstToken, Generation, Spread, refuse_partial
 from planner.runtimes.schema import RUNTIMES, Efficiencies, Floors, Runtime
 
 _CONFIG = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
-_Seconds = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False), AfterValidator(lambda value: _none_or(value, 1e-9))]
 _Share = Annotated[float, Field(gt=1e-6, le=1.0, allow_inf_nan=False)]
 _Factor = Annotated[float, Field(gt=0.01, lt=100.0, allow_inf_nan=False)]
-_Count = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+_Count = Annotated[float, Field(ge=0.0, le=1e3, allow_inf_nan=False), AfterValidator(lambda value: _none_or(value, 1e-6))]
+_Width = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+def _none_or(value: float, least: float) -> float:
+    """What a figure of a plan may be: nothing, or ``least`` and more."""
+    if 0.0 < value < least:
+        raise ValueError(f"{value:g} is too little: write 0, or {least:g} or more")
+    return value
 
 
 class FittedRuntime(BaseModel):
@@ -45,7 +53,7 @@ class FittedRuntime(BaseModel):
     attention: _Share
     routed_read: _Factor
     cache_read: _Factor
-    routed_width: _Count = 0.0
+    routed_width: _Width = 0.0
     all_reduce: _Factor
     all_to_all: _Factor
     stall: _Share
@@ -74,6 +82,12 @@ class Calibration(BaseModel):
     generations: dict[str, Generation]
     spread: dict[Evidence, Spread]
     runtimes: dict[str, FittedRuntime]
+
+    @field_validator("spread")
+    @classmethod
+    def _every_evidence(cls, spread: dict[Evidence, Spread]) -> dict[Evidence, Spread]:
+        refuse_partial(spread)
+        return spread
 
     def laid_over(self, runtime: Runtime) -> Runtime:
         """The runtime with the figures fitted for it; itself where none were."""
