@@ -114,6 +114,7 @@ def test_the_same_billion_after_the_middle_of_august(run: Run) -> None:
     spread = bills(run, *arguments)["deepseek-v4-pro"]
     assert (spread["usd_off_peak"], spread["usd_peak"]) == pytest.approx((924, 1_848))
     assert spread["peak_share"] == pytest.approx(35 / 168)  # seven hours of five days
+    assert spread["peak_windows"]["hours_utc"] == ["01:00-04:00", "06:00-10:00"] and "holidays" in spread["peak_windows"]["note"]
     assert spread["usd"] == pytest.approx(924 * (1 + 35 / 168))
 
 
@@ -417,6 +418,7 @@ def test_a_sheet_of_ones_own(run: Run, tmp_path: Path) -> None:
         ("as_of = 2026-01-01, ", "as_of = 2026-01-02, ", "is before that of a price"),
         ("to = 2026-02-01", "to = 2025-02-01", "ends before it begins"),
         ("from = 2026-01-01", "from = 2026-01-01T10:00:00", "no time zone"),
+        ("from = 2026-01-01", "from = 0001-01-01T00:00:00+23:00", "is no moment of UTC"),
         ('"USD"', '"dollars"', "currency"),
         ("06:00-24:00", "03:00-24:00", "overlaps another"),
         ("06:00-24:00", "25:00-26:00", "hours_utc"),

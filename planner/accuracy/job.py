@@ -68,6 +68,8 @@ def calibrate_file(path: Path, *, name: str | None = None, source: str | None = 
         )
     except ValidationError as error:
         fault = explain_validation(error, "calibration")
+        if fault.what.startswith(("id:", "source:")):
+            raise fault from None
         what = f"cannot be fitted: the calibration's {fault.what}"
         raise InputError(what, where=where, mend="check the times (seconds) and what was deployed with planner validate") from None
     report: dict[str, Any] = {"calibration": done.calibration.id, "points": told, "as_of": done.calibration.as_of.isoformat()}

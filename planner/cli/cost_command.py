@@ -116,6 +116,7 @@ def _bill(
         },
         "currency": sheet.currency,
         "peak_share": share if dear else None,
+        "peak_windows": period.peak and period.peak.model_dump(mode="json", include={"days", "hours_utc", "note"}),
         "per_million_tokens": {
             "input_hit": prices.input_hit,
             "input_miss": prices.input_miss,
@@ -170,7 +171,9 @@ def _print_bills(data: dict[str, Any]) -> None:
     print_table(table)
     for row in bills:
         if row["peak_share"] is not None:
-            click.echo(f"{row['sheet']}: {row['peak_share']:.1%} of the tokens in peak windows")
+            windows = row["peak_windows"]
+            hours = f"{', '.join(windows['hours_utc'])} UTC on {len(windows['days'])} days a week"
+            click.echo(f"{row['sheet']}: {row['peak_share']:.1%} of the tokens in peak windows, {hours}")
         if row["rate"] is not None:
             when = f" of {row['rate']['as_of']}" if row["rate"]["as_of"] else ""
             click.echo(f"{row['sheet']}: prices in {row['currency']}, {row['rate']['per_usd']:g} for one USD{when}")

@@ -21,6 +21,12 @@ _BILL = _object(
         **dict.fromkeys(("sheet", "provider", "model", "currency"), _TEXT),
         "period": _object({"label": _TEXT, "from": _TEXT, "to": {"type": ["string", "null"]}}),
         "peak_share": _MAYBE | {"description": "Share of the tokens in peak windows; null where there are none."},
+        "peak_windows": {
+            "anyOf": [
+                {"type": "null"},
+                _object({**dict.fromkeys(("days", "hours_utc"), {"type": "array", "items": _TEXT}), "note": _TEXT}),
+            ]
+        },
         "per_million_tokens": _object({**dict.fromkeys(_STREAMS, _AMOUNT), "cache_write": _MAYBE}, "In the sheet's currency."),
         "amount": _object(dict.fromkeys((*_STREAMS, "total"), _AMOUNT), "In the sheet's currency."),
         **dict.fromkeys(("usd", "usd_off_peak", "usd_peak"), _AMOUNT),

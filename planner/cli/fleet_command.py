@@ -62,10 +62,9 @@ def _mix(text: str) -> Mix:
 def _print(fleet: Fleet) -> None:
     copies = round(fleet.copies.expected)
     each = " and ".join(f"{row.units // copies:,} x {row.hardware}" for row in fleet.units)
-    click.echo(
-        f"{fleet.model}, workload {fleet.workload}: {fleet.tokens_per_day.total:.4g} tokens a day, "
-        f"{fleet.utilisation:.1%} of the hours in use\n{copies:,} {'copy' if copies == 1 else 'copies'} of the plan's deployment, each on {each}"
-    )
+    load = f"{fleet.tokens_per_day.total:.4g} tokens a day, {fleet.utilisation:.1%} of the hours in use"
+    click.echo(f"{fleet.model}, workload {fleet.workload}: {load}")
+    click.echo(f"{copies:,} {'copy' if copies == 1 else 'copies'} of the plan's deployment, each on {each}")
     sizes = new_table("fleet; low and high are the model's uncertainty (p10, p90)", "figure", "low", "expected", "high", "unit")
     money = fleet.currency
     for name, interval, scale, unit in (

@@ -92,7 +92,7 @@ def size_fleet(
     usd = math.fsum(sum(row.by_cause.values()) for row in rows) * 24.0
     if not math.isclose(usd, plan.cost.usd_per_hour * 24.0 * copies, rel_tol=1e-9):
         raise InputError("its cost an hour does not follow from its inputs", where="plan", mend="see planner verify")
-    work = time
+    work = {phase: time[phase] * needs[phase] for phase in needs} if shared else time
     input_usd = usd * work["input"] / math.fsum(work.values())
     prices = _prices(plan, asked, input_usd, usd - input_usd)
     streams = {name: _price(getattr(prices, name)) * getattr(asked, name) / 1e6 for name in CostByStream.model_fields}

@@ -33,7 +33,10 @@ def _moment(raw: object) -> object:
     if isinstance(raw, datetime) and raw.tzinfo is None:
         raise ValueError("has no time zone; add Z, as 2026-08-16T16:00:00Z")
     if isinstance(raw, datetime):
-        return raw.astimezone(UTC)
+        try:
+            return raw.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is no moment of UTC; correct the year") from None
     return raw
 
 
