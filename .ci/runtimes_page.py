@@ -99,6 +99,8 @@ def statements(runtime: Runtime) -> str:
             value = f"{figure.value:g}" + (f" ({figure.low:g} to {figure.high:g})" if figure.low is not None else "")
             lines.append(f"| {name} | {value}. {figure.note} | {figure.source} | {figure.as_of} | {figure.grade} |")
     for name, figure in runtime.cpu or ():
+        if figure is None:
+            continue
         value = readable(figure.value, "flop_per_s", figure.lowest, figure.highest)
         lines.append(f"| cpu.{name} | {value}: {figure.note} | {figure.source} | {figure.as_of} | {figure.grade} |")
     return "\n".join(["| statement | note | source | as of | grade |", "| --- | --- | --- | --- | --- |", *lines])

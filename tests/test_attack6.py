@@ -94,7 +94,7 @@ def test_what_a_calibration_may_say_can_stand_in_a_plan(seconds: float, count: f
         assert Runtime.model_validate(one.model_dump(mode="json"), context={"si": True}) == one
 
 
-@pytest.mark.parametrize("held", [5e-324, 0.5])
-def test_a_prefix_cache_keeps_a_token_or_more(held: float) -> None:
-    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+@pytest.mark.parametrize("held", [5e-324, 1e-7])
+def test_a_prefix_cache_of_next_to_nothing_is_a_slip(held: float) -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 0.000001"):
         PrefixCache(curve=((held, 0.3), (1e18, 0.9)), source="test", as_of=date(2026, 1, 2), grade="D")

@@ -11,7 +11,7 @@ from planner.quantities import Grade
 
 MOST_POINTS = 16
 
-Held = Annotated[float, Field(ge=1, le=1e18, allow_inf_nan=False)]
+Held = Annotated[float, Field(ge=1e-6, le=1e18, allow_inf_nan=False)]
 Hit = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
