@@ -11,7 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from planner.accuracy.points import read_points
+from planner.api import plan
 from planner.errors import InputError
+from planner.plans import verify_plan
 from planner.runtimes import RUNTIMES, Calibration, load_calibration
 from planner.runtimes.schema import Runtime
 from planner.workload.prefix import PrefixCache
@@ -65,7 +67,7 @@ def test_times_of_a_nanosecond_are_points(tmp_path: Path) -> None:
 def test_a_calibration_has_an_interval_of_every_evidence(missing: str) -> None:
     data = changed({})
     del data["spread"][missing]
-    with pytest.raises(ValidationError, match=f"spread.{missing}: is missing"):
+    with pytest.raises(ValidationError, match=f"holds no interval of {missing}"):
         Calibration.model_validate(data)
 
 
@@ -98,3 +100,11 @@ def test_what_a_calibration_may_say_can_stand_in_a_plan(seconds: float, count: f
 def test_a_prefix_cache_of_next_to_nothing_is_a_slip(held: float) -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 0.000001"):
         PrefixCache(curve=((held, 0.3), (1e18, 0.9)), source="test", as_of=date(2026, 1, 2), grade="D")
+
+
+def test_a_plan_that_takes_over_has_a_front_too() -> None:
+    before = plan("llama-3.1-8b", "h100-node")
+    after = plan("llama-3.1-8b", "h100-node", previous=before, pareto=2)
+    assert after.pareto is not None
+    assert after.transition is not None
+    assert not verify_plan(after)[0]

@@ -71,7 +71,9 @@ def calibrate_file(path: Path, *, name: str | None = None, source: str | None = 
         if fault.what.startswith(("id:", "source:")):
             raise fault from None
         what = f"cannot be fitted: the calibration's {fault.what}"
-        raise InputError(what, where=where, mend="check the times (seconds) and what was deployed with planner validate") from None
+        raise InputError(
+            what, where=where, mend="check the times (seconds) and what was deployed with planner validate"
+        ) from None
     report: dict[str, Any] = {"calibration": done.calibration.id, "points": told, "as_of": done.calibration.as_of.isoformat()}
     report |= {"skipped": dict(counts_by_reason(skipped)), **done.report}
     return Job(done.calibration, rounded(report), skipped)

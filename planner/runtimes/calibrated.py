@@ -55,7 +55,7 @@ def refuse_partial(spread: Mapping[Evidence, Spread]) -> None:
     """``ValueError`` where an evidence has no interval."""
     for evidence in get_args(Evidence):
         if evidence not in spread:
-            raise ValueError(f"spread.{evidence}: is missing")
+            raise ValueError(f"holds no interval of {evidence}")
 
 
 class FirstToken(BaseModel):

@@ -162,5 +162,7 @@ def calibrated_runtime(runtime: str | Runtime, calibration: Path | None = None) 
     known = sorted({name for one in found.runtimes.values() for name in one.applies})
     if base.id not in known:
         what = f"holds no figures of the runtime {base.id}"
-        raise InputError(what, where=str(calibration), mend=f"choose --runtime {known[0] if len(known) == 1 else ' or '.join(known)}")
+        raise InputError(
+            what, where=str(calibration), mend=f"choose --runtime {known[0] if len(known) == 1 else ' or '.join(known)}"
+        )
     return found.laid_over(base)

@@ -70,7 +70,11 @@ def replan(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None =
     transition = Transition(old, tuple(by_name[name] for name in undominated(weighed, chosen)), chosen, stopped)
     decision = by_name[chosen].decision
     context = at_variant(context, decision.variant)
-    data = assemble(context, decision, certificate, least_of(optimum, "plan"), front_of(optimum, "plan"), transition)
+    front = front_of(optimum, "plan")
+    if front is not None:
+        at_work = (operate(at_variant(context, point.decision.variant), point.decision) for point in front.points)
+        front = replace(front, operations=tuple(at_work))
+    data = assemble(context, decision, certificate, least_of(optimum, "plan"), front, transition)
     return Plan.model_validate(data)
 
 
