@@ -283,3 +283,23 @@ def test_errors_of_the_validation_are_those_of_its_points(file: Path) -> None:
     done = validate(file)
     ape = errors(done.found.tpot_s, done.points.tpot_s)
     assert done.data["tpot"]["mean_ape"] == pytest.approx(float(np.mean(ape)))
+
+
+def test_what_cannot_run_is_skipped_and_not_timed(run: Any, tmp_path: Path) -> None:
+    """405B on one H100, and requests longer than the model takes."""
+    path = tmp_path / "mine.csv"
+    points, _ = read_points(CONTINUOUS)
+    base = points.take(
+        np.flatnonzero([m == "llama-3.1-70b" and s == "h100_sxm" for m, s in zip(points.model, points.system, strict=True)])[:3]
+    )
+    big = dataclasses.replace(
+        base,
+        model=("llama-3.1-405b", *base.model[1:]),
+        label_model=("meta-llama/Llama-3.1-405B", *base.label_model[1:]),
+        tp=np.array([1, *base.tp[1:].tolist()]),
+        isl=np.array([base.isl[0], 10_000_000, base.isl[2]]),
+    )
+    write_points(big, path)
+    code, out, _ = run("validate", str(path), "--format", "json")
+    data = json.loads(out)
+    assert code == 0 and data["answered"] == 1 and data["skipped_by_reason"] == {"refused": 2}

@@ -117,14 +117,15 @@ _WORKLOAD = Workload(
 
 
 def _capacity(pool: PoolContext, shapes: Shapes, isl: Column, osl: Column, batch: Column, chunk: Column) -> Column:
-    """Sequences whose cache at mean length fits beside weights and reserves, at least one (an engine that runs has room)."""
+    """Sequences whose cache at mean length fits beside weights and reserves, at least one (an engine that runs has room); 0 where
+    the weights alone are more than the memory, or a request is longer than the model takes."""
     reserve = sum(reserved_bytes(pool, Candidates(shapes, batch, chunk)).values(), np.zeros_like(batch))
     capacity = np.ones_like(batch)
     pages = pool.inputs.runtime.page_tokens
     for tokens in np.unique(isl + osl / 2.0):
         here = np.flatnonzero(isl + osl / 2.0 == tokens)
         held = residency(pool.pieces, shapes.take(here), math.ceil(tokens), pages)
-        room = pool.rates.memory_bytes - np.max(np.stack(held.weights), axis=0) - reserve[here]
+        beside = pool.rates.memory_bytes - np.max(np.stack(held.weights), axis=0)
         each = np.maximum(np.max(np.stack(held.caches), axis=0), 1.0)
-        capacity[here] = np.maximum(np.floor(room / each), 1.0)
-    return capacity
+        capacity[here] = np.where(beside < 0.0, 0.0, np.maximum(np.floor((beside - reserve[here]) / each), 1.0))
+    return np.where(isl + osl > pool.inputs.model.max_context, 0.0, capacity)

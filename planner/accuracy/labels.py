@@ -52,7 +52,7 @@ SKIP_MEANINGS: dict[Skip, str] = {
     "parallelism-impossible": "sizes contradict one another, or a worker has more devices than the system",
     "aggregate-of-disaggregated": "called aggregated, but the sizes are totals over a disaggregated deployment",
     "time-missing": "no time to first token and none per token, or one that is not positive",
-    "refused": "a part refuses another: a storage format, cache or shape that the engine or device does not run",
+    "refused": "it cannot run: a format, cache or shape that is not taken, weights beyond memory, too long requests",
 }
 
 Rule = Literal["stated", "attention-dp-empty", "squared-tensor", "squared-attention-dp", "vllm-attention-dp"]

@@ -21,6 +21,8 @@ from planner.runtimes import Runtime, load_runtime
 class Predicted:
     """Seconds of every point (NaN where a time is not predicted); ``low`` and ``high``: the 80 % interval of TPOT.
 
+    What cannot run has no time at all: weights that are more than the memory, requests longer than the model takes.
+
     ``batch``: sequences that a rank decodes at once. ``evidence``: what the prediction rests on.
     """
 
@@ -30,6 +32,12 @@ class Predicted:
     low_s: Column
     high_s: Column
     evidence: tuple[str, ...]
+
+    def take(self, index: NDArray[np.intp]) -> Predicted:
+        """The points of ``index``."""
+        evidence = tuple(self.evidence[number] for number in index.tolist())
+        tpot, ttft, batch = self.tpot_s[index], self.ttft_s[index], self.batch[index]
+        return Predicted(tpot, ttft, batch, self.low_s[index], self.high_s[index], evidence)
 
 
 def predict(points: Points, runtime_of: Callable[[str], Runtime] = load_runtime) -> Predicted:
@@ -41,7 +49,7 @@ def predict(points: Points, runtime_of: Callable[[str], Runtime] = load_runtime)
     columns = {name: np.full(n, np.nan) for name in ("tpot", "ttft", "batch", "low", "high")}
     evidence = [""] * n
     for group in groups_of(points, {name: runtime_of(name) for name in sorted(set(points.runtime))}):
-        batch, tpot, ttft = times_of(group)
+        batch, tpot, ttft = (np.where(group.capacity > 0.0, column, np.nan) for column in times_of(group))
         residual = group.pool.inputs.runtime.residual
         columns["batch"][group.index], columns["tpot"][group.index], columns["ttft"][group.index] = batch, tpot, ttft
         columns["low"][group.index] = tpot * residual.lowest / residual.value

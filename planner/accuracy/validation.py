@@ -58,7 +58,15 @@ def engines_of(runtime: str | None = None, calibration: Path | None = None) -> E
 
 
 def accepted(points: Points, engines: Engines = load_runtime) -> tuple[Points, Predicted, list[tuple[str, Skip]]]:
-    """The points that can be timed with their predictions, and those that a part of them refuses, by id."""
+    """The points that can be timed with their predictions, and those that a part of them refuses or that cannot run, by id."""
+    points, found, refused = _timed(points, engines)
+    runs = np.flatnonzero(np.isfinite(found.batch))
+    halted = np.flatnonzero(~np.isfinite(found.batch))
+    refused += [(points.id[number], "refused") for number in halted.tolist()]
+    return points.take(runs), found.take(runs), refused
+
+
+def _timed(points: Points, engines: Engines) -> tuple[Points, Predicted, list[tuple[str, Skip]]]:
     try:
         return points, predict(points, engines), []
     except InputError:
