@@ -108,3 +108,8 @@ def test_a_plan_that_takes_over_has_a_front_too() -> None:
     assert after.pareto is not None
     assert after.transition is not None
     assert not verify_plan(after)[0]
+
+
+def test_a_device_that_no_system_holds_is_told_so(run: Any) -> None:
+    code, _, err = run("plan", "llama-3.1-8b", "mlu370-x8")
+    assert code == 2 and "is a device, and no system of the catalogue holds it" in err and "planner init hardware" in err

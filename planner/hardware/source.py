@@ -120,6 +120,9 @@ class ProfileSource:
         holders = [head.names[0] for head in map(self.head, self.files) if name and head.device == name]
         if want == "system" and holders:
             raise InputError(f"{name!r} is a device", mend="name a system that holds it: " + ", ".join(sorted(holders)))
+        if want == "system" and any(head.sort == "device" and name in head.names for head in map(self.head, self.files)):
+            mend = "write a profile of a system that holds it: planner init hardware FILE"
+            raise InputError(f"{name!r} is a device, and no system of the catalogue holds it", mend=mend)
         what = f"unknown {'hardware' if want == 'system' else want} {name[:64]!r}"
         raise InputError(what, mend=nearest(name[:64], sorted(known)))
 
