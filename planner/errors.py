@@ -63,3 +63,11 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     if close:
         return "did you mean " + ", ".join(close) + "?"
     return "known: " + ", ".join(sorted(known)[:8]) + (", …" if len(known) > 8 else "")
+
+
+class ReaderGone(Exception):
+    """Whoever read the output closed it; ``exit_code`` is what was to be said."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code

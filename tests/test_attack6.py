@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from planner.accuracy.points import read_points
 from planner.api import plan
-from planner.errors import InputError
+from planner.cli.common import verdict
+from planner.errors import InputError, ReaderGone
 from planner.plans import verify_plan
 from planner.runtimes import RUNTIMES, Calibration, load_calibration
 from planner.runtimes.schema import Runtime
@@ -113,3 +114,16 @@ def test_a_plan_that_takes_over_has_a_front_too() -> None:
 def test_a_device_that_no_system_holds_is_told_so(run: Any) -> None:
     code, _, err = run("plan", "llama-3.1-8b", "mlu370-x8")
     assert code == 2 and "is a device, and no system of the catalogue holds it" in err and "planner init hardware" in err
+
+
+def test_a_reader_that_goes_away_does_not_turn_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``planner verify broken.json | head -1`` fails as ``planner verify broken.json`` does."""
+
+    class Closed:
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(ReaderGone) as gone, verdict(4):
+        pass
+    assert gone.value.exit_code == 4

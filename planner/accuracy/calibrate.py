@@ -74,6 +74,12 @@ class Bench:
         return np.array([" ".join(row) for row in zip(self.runtimes, self.points.model, self.weights, self.devices, strict=True)])
 
     @cached_property
+    def well_measured(self) -> NDArray[np.bool_]:
+        """Rows of cells with ``LEAST_ROWS`` points or more."""
+        counts = Counter(self.cells.tolist())
+        return np.array([counts[name] >= LEAST_ROWS for name in self.cells.tolist()])
+
+    @cached_property
     def configurations(self) -> NDArray[np.str_]:
         """What a point has in common with others that differ in lengths and load."""
         p = self.points
@@ -258,26 +264,34 @@ def left_out(bench: Bench) -> LeftOut:
     return found
 
 
-def spread_of(bench: Bench, whole: Fit, out: LeftOut, column: int = 0) -> dict[Evidence, Spread]:
-    """The 80 % intervals of measured over predicted time by evidence, from rows that the fit had not seen."""
+UNSEEN = Spread(low=0.64, high=1.57, rows=1)
+"""Where too few points could be left out: the residual of class defaults (``generic``)."""
+
+
+def spread_of(bench: Bench, out: LeftOut, column: int = 0) -> dict[Evidence, Spread]:
+    """The 80 % intervals of measured over predicted time by evidence, from rows that the fit had not seen; weaker evidence has
+    no narrower one."""
     measured = (bench.points.tpot_s, bench.points.ttft_s)[column]
-    cells = np.array([name in whole.corrections for name in bench.cells.tolist()])
     systems = np.array(bench.points.system)
     kin = np.array([len(set(systems[bench.table.generation == g].tolist())) > 1 for g in range(len(bench.generations))])
+    everywhere = np.ones(len(measured), dtype=bool)
     sources: dict[Evidence, list[tuple[str, NDArray[np.bool_]]]] = {
-        "measured": [("configuration", cells)],
-        "sibling": [("system", kin[bench.table.generation]), ("model", np.ones(len(cells), dtype=bool))],
-        "kin": [("generation", np.ones(len(cells), dtype=bool))],
+        "measured": [("configuration", bench.well_measured)],
+        "sibling": [("system", kin[bench.table.generation]), ("model", everywhere)],
+        "kin": [("generation", everywhere)],
     }
     found: dict[Evidence, Spread] = {}
+    inner = Spread(low=1.0, high=1.0, rows=1)
     for evidence, parts in sources.items():
         ratios = np.concatenate([(measured / out[kind][column])[mask] for kind, mask in parts])
         ratios = ratios[np.isfinite(ratios)]
         if len(ratios) >= LEAST_ROWS:
             low, high = np.quantile(ratios, (0.1, 0.9))
-            found[evidence] = Spread(low=_short(min(low, 1.0)), high=_short(max(high, 1.0)), rows=len(ratios))
-    widest = max(found.values(), key=lambda one: one.high / one.low, default=Spread(low=0.5, high=2.0, rows=1))
-    return {evidence: found.get(evidence, widest) for evidence in sources}
+            seen = Spread(low=_short(min(low, inner.low)), high=_short(max(high, inner.high)), rows=len(ratios))
+        else:
+            seen = Spread(low=min(UNSEEN.low, inner.low), high=max(UNSEEN.high, inner.high), rows=UNSEEN.rows)
+        found[evidence] = inner = seen
+    return found
 
 
 def _short(value: float) -> float:
@@ -296,7 +310,8 @@ def calibration_of(
         figures = {n: _short(math.exp(whole.tpot[tpot[n]][number])) for n in tpot if n != "floors"}
         figures |= {n: _short(math.exp(whole.ttft[ttft[n]][number])) for n in ttft}
         corrections = []
-        for cell, (value, count) in sorted(whole.corrections.items()):
+        plain = {cell: (1.0, count) for cell, count in Counter(bench.cells.tolist()).items() if count >= LEAST_ROWS}
+        for cell, (value, count) in sorted((plain | whole.corrections).items()):
             runtime, model, weights, device = cell.split(" ")
             if runtime == engine:
                 corrections.append(Correction(model=model, weights=weights, devices=(device,), value=_short(value), rows=count))
@@ -311,6 +326,7 @@ def calibration_of(
     generations = {
         one: Generation(devices=devices, floors=_short(math.exp(whole.tpot[tpot["floors"]][number])))
         for number, (one, devices) in enumerate(bench.generations.items())
+        if np.any(bench.table.generation == number)
     }
     return Calibration(
         id=name,

@@ -49,7 +49,7 @@ def calibrate(points: Points, *, name: str, source: str, file: str, as_of: date)
     bench = bench_of(points)
     whole = fit(bench)
     out = left_out(bench)
-    spread = spread_of(bench, whole, out)
+    spread = spread_of(bench, out)
     calibration = calibration_of(bench, whole, spread, name, source, file, as_of)
     rows = np.arange(len(points))
     report = {
@@ -61,7 +61,7 @@ def calibrate(points: Points, *, name: str, source: str, file: str, as_of: date)
         },
         "fitted": _scores(bench, *predicted(bench, whole, rows)),
         "left_out": {kind: _scores(bench, *times) for kind, times in out.items()},
-        "coverage_80": coverage(bench, whole, out),
+        "coverage_80": coverage(bench, out),
         "identified": identified(bench, whole),
         "residuals": residuals(bench, predicted(bench, whole, rows)[0]),
         "curve": curve(bench, whole),
@@ -91,7 +91,7 @@ def _scores(bench: Bench, tpot: Column, ttft: Column) -> dict[str, Any]:
     }
 
 
-def coverage(bench: Bench, whole: Fit, out: LeftOut) -> dict[str, Any]:
+def coverage(bench: Bench, out: LeftOut) -> dict[str, Any]:
     """Share of rows whose TPOT lies in the 80 % interval, by evidence and stratum, and the median width ``high / low``.
 
     A row's interval is made of the ratios of the other rows only: rows of its own fifth of the configurations are left out.
@@ -100,10 +100,10 @@ def coverage(bench: Bench, whole: Fit, out: LeftOut) -> dict[str, Any]:
     order = np.random.default_rng(1).permutation(np.unique(bench.configurations))
     fold = {name: number % 5 for number, name in enumerate(order.tolist())}
     folds = np.array([fold[name] for name in bench.configurations.tolist()])
-    cells = np.array([name in whole.corrections for name in bench.cells.tolist()])
+    cells = bench.well_measured
     kinds: dict[Evidence, tuple[str, NDArray[np.bool_]]] = {
         "measured": ("configuration", cells),
-        "sibling": ("system", ~cells),
+        "sibling": ("system", np.ones(len(cells), dtype=bool)),
         "kin": ("generation", np.ones(len(cells), dtype=bool)),
     }
     found: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def coverage(bench: Bench, whole: Fit, out: LeftOut) -> dict[str, Any]:
         for number in range(5):
             others = {name: (tpot[folds != number], ttft[folds != number]) for name, (tpot, ttft) in out.items()}
             part = _part(bench, np.flatnonzero(folds != number))
-            spread: Spread = spread_of(part, whole, others)[evidence]
+            spread: Spread = spread_of(part, others)[evidence]
             here = (folds == number) & mask
             inside[here] = (ratio[here] >= spread.low) & (ratio[here] <= spread.high)
             width[here] = spread.high / spread.low
@@ -202,9 +202,9 @@ def curve(bench: Bench, whole: Fit) -> list[dict[str, Any]]:
         found.append(
             _point(bench, held, whole, rows, agg, measured, sum(space.slices()[n].stop - space.slices()[n].start for n in freed))
         )
-    found.append(_point(bench, whole.tpot, whole, rows, agg, measured, space.size))
+    found.append(_point(bench, whole.tpot, whole, rows, agg, measured, space.size + 1))
     tpot, _ = predicted(bench, whole, rows)
-    found.append({"parameters": space.size + len(whole.corrections), **summary(tpot[agg], measured[agg])})
+    found.append({"parameters": space.size + 1 + len(whole.corrections), **summary(tpot[agg], measured[agg])})
     return found
 
 

@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.errors import InputError
+from planner.errors import InputError, ReaderGone
 from planner.quantities import Dimension, parse_quantity
 
 if TYPE_CHECKING:
@@ -208,6 +210,16 @@ def read_plan_argument(name: str) -> tuple[Any, str]:
             raise InputError(f"is larger than {MAX_BYTES} bytes", where="standard input", mend="this does not look like a plan")
         return read_plan(decode(data, "standard input"), "standard input"), "standard input"
     return read_plan(read_text(Path(name)), name), name
+
+
+@contextmanager
+def verdict(code: int) -> Iterator[None]:
+    """What is printed inside may be cut short by its reader (``planner verify PLAN | head``); the exit code stays ``code``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGone(code) from None
 
 
 def hint(text: str) -> None:

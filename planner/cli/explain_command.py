@@ -55,6 +55,8 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
         lines = plan.explanation.get(key) or []
         if lines:
             text += [f"\n{heading}", *("  " + line for line in lines)]
+        if key == "below_device_memory":
+            text += _memories(plan)
     text.append("")
     binds = new_table("What binds", "pool", "phase", "resource", "share of time")
     for row in plan.bottlenecks:
@@ -65,6 +67,7 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
     )  # fmt: skip
     for cells in _operators(plan):
         operators.add_row(*cells)
+    operators.caption = "ideal + kernels + floors + network = predicted; kernels: arithmetic and reads below peak rates"
     placement = new_table("What lies where", "pool", "item", "tier", "share", "copies", "GB", "GB a device", "access")
     for pool in plan.pools:
         for item in pool.placement:
@@ -83,6 +86,17 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
         ends = (end_in_words(str(figure["figure"]), figure[end]) for end in ("low", "high"))
         estimates.add_row(str(figure["figure"]), str(figure["grade"]), *ends)
     return text, [binds, operators, placement, estimates]
+
+
+def _memories(plan: Plan) -> list[str]:
+    """What each memory below device memory takes and gives, and why others hold nothing."""
+    text = []
+    for row in plan.explanation.get("tiers") or []:
+        text += [f"\n{row['tier']}, used by the {row['pool']} pool", *("  " + line for line in row["lines"])]
+    empty = plan.explanation.get("unused_memories") or []
+    if empty:
+        text += ["\nMemories that hold nothing", *("  " + row["line"] for row in empty)]
+    return text
 
 
 def _operators(plan: Plan) -> list[tuple[str, ...]]:
@@ -105,4 +119,9 @@ def _operators(plan: Plan) -> list[tuple[str, ...]]:
                     )
                     times = (f"{part * window['layers']:.3f}" for part in parts)
                     rows.append((pool.phase, phase, block["block"], f"{window['layers']:g}", *times))
+            layers = sum(window["layer_ms"] * window["layers"] for window in step["windows"])
+            rows.append(
+                (pool.phase, phase, "runtime step, stages", "", "", f"{max(step['time_ms'] - layers, 0.0):.3f}", "", "", "")
+            )
+            rows.append((pool.phase, phase, "the whole pass", "", "", f"{step['time_ms']:.3f}", "", "", ""))
     return rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.common import echo_json, format_option, profiles_option
+from planner.cli.common import echo_json, format_option, profiles_option, verdict
 from planner.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,19 +100,21 @@ def command(profiles: tuple[str, ...], folders: tuple[Path, ...], form: str) -> 
     for path in (path for path in files if str(path) not in broken):
         names = ", ".join(hidden(source.raw(path), path, source))
         notes += [f"{path}: hides {names} of the catalogue where its folder is searched; allowed"] if names else []
-    if form == "json":
-        gaps = {str(path): found for path, found in unknown.items()}
-        answer = {"ok": not faults, "profiles": [str(path) for path in files], "faults": [f.model_dump() for f in faults]}
-        echo_json(answer | {"unknown": gaps, "notes": notes})
-        return 4 if faults else 0
-    for line in (*map(str, faults), *notes):
-        click.echo(line)
-    gaps_text = _gaps(unknown, len(files))
-    if faults:
-        click.echo(f"{_count(len(faults), 'fault')} in {len(files)} checked{gaps_text}")
-    else:
-        click.echo(f"ok: {_count(len(files), 'profile')} checked{gaps_text}")
-    return 4 if faults else 0
+    code = 4 if faults else 0
+    with verdict(code):
+        if form == "json":
+            gaps = {str(path): found for path, found in unknown.items()}
+            answer = {"ok": not faults, "profiles": [str(path) for path in files], "faults": [f.model_dump() for f in faults]}
+            echo_json(answer | {"unknown": gaps, "notes": notes})
+            return code
+        for line in (*map(str, faults), *notes):
+            click.echo(line)
+        gaps_text = _gaps(unknown, len(files))
+        if faults:
+            click.echo(f"{_count(len(faults), 'fault')} in {len(files)} checked{gaps_text}")
+        else:
+            click.echo(f"ok: {_count(len(files), 'profile')} checked{gaps_text}")
+    return code
 
 
 def _gaps(unknown: dict[Path, list[str]], files: int) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from planner.errors import PlannerError
+from planner.errors import PlannerError, ReaderGone
 from planner.version import __version__
 
 COMMANDS = {
@@ -120,6 +120,9 @@ def main(arguments: list[str] | None = None) -> None:
     except PlannerError as error:
         _say(_short(str(error)) if error.exit_code == 2 else str(error))
         code = error.exit_code
+    except ReaderGone as gone:
+        _drop_output()
+        code = gone.exit_code
     except (BrokenPipeError, SystemExit):  # click turns the first into the second
         _drop_output()
         code = 0

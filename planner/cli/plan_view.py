@@ -118,7 +118,7 @@ def print_plan(plan: Plan) -> None:
     weak = len(plan.provenance["estimates"])
     lines.append(
         f"lowest grade of evidence: {plan.provenance['lowest_grade']} "
-        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D; planner explain lists them)"
+        f"({len(plan.provenance['sources'])} sources, {weak} figures of grade C or D; explain lists the weakest, the JSON all)"
     )
     count = certificate.space["configurations"]["total"]
     state = "proved" if certificate.proved else f"not proved{f' (stopped: {certificate.stopped})' if certificate.stopped else ''}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from planner.cli.common import Range, echo_json, format_option, hint
+from planner.cli.common import Range, echo_json, format_option, hint, verdict
 
 
 @click.command("validate")
@@ -72,11 +72,12 @@ def command(
     done = validate(points, runtime, calibration)
     if rows is not None:
         write_whole(rows, rows_text(done, json_lines=rows.suffix.lower() == ".jsonl"), force=force)
-    if form == "json":
-        echo_json(done.data)
-    else:
-        print_validation(done.data)
     missed = _missed(done.data["tpot"], max_median_ape)
+    with verdict(4 if missed else 0):
+        if form == "json":
+            echo_json(done.data)
+        else:
+            print_validation(done.data)
     if missed:
         click.echo(missed, err=True)
     elif form == "table":

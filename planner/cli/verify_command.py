@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from planner.cli.common import echo_json, format_option, hint, read_plan_argument
+from planner.cli.common import echo_json, format_option, hint, read_plan_argument, verdict
 
 
 @click.command("verify")
@@ -27,20 +27,22 @@ def command(plan: str, full: bool, form: str) -> int:
         echo_json({"ok": False, "violations": error.violations, "notices": []})
         return error.exit_code
     violations, notices = verify_plan(loaded, where, full=full)
-    if form == "json":
-        echo_json({"ok": not violations, "violations": [v.as_dict() for v in violations], "notices": notices})
-    else:
-        for violation in violations[:20]:
-            click.echo(
-                f"violated: {violation.equation}: {violation.path}: expected {violation.expected}, found {violation.found}"
-            )
-        if len(violations) > 20:
-            click.echo(f"and {len(violations) - 20} more")
-        if not violations:
-            scope = "every configuration of the space" if full else "the chosen configuration"
-            click.echo(f"ok: every number follows from the embedded inputs; certificate checked for {scope}")
+    code = 4 if violations else 0
+    with verdict(code):
+        if form == "json":
+            echo_json({"ok": not violations, "violations": [v.as_dict() for v in violations], "notices": notices})
+        else:
+            for violation in violations[:20]:
+                click.echo(
+                    f"violated: {violation.equation}: {violation.path}: expected {violation.expected}, found {violation.found}"
+                )
+            if len(violations) > 20:
+                click.echo(f"and {len(violations) - 20} more")
+            if not violations:
+                scope = "every configuration of the space" if full else "the chosen configuration"
+                click.echo(f"ok: every number follows from the embedded inputs; certificate checked for {scope}")
     for notice in notices:
         click.echo(f"note: {notice}", err=True)
     if not violations and form == "table":
         hint(f"planner explain {plan}")
-    return 4 if violations else 0
+    return code
