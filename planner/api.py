@@ -40,7 +40,12 @@ def parse_hardware(text: str, folders: tuple[Path, ...] = ()) -> dict[str, Hardw
         pools[phase] = load_hardware(name, folders=folders)
     if set(pools) != {"prefill", "decode"}:
         raise InputError("both pools are needed", where="hardware", mend="write prefill=NAME:N,decode=NAME:M")
-    return pools
+    return _in_order(pools)
+
+
+def _in_order(pools: dict[str, HardwareSelection]) -> dict[str, HardwareSelection]:
+    """Prefill before decode, however they were written: units are counted in this order."""
+    return {phase: pools[phase] for phase in sorted(pools, key=lambda phase: (phase != "prefill", phase))}
 
 
 def resolve(
@@ -68,7 +73,11 @@ def resolve(
     from planner.workload import Workload, load_workload
 
     pools = (
-        parse_hardware(hardware) if isinstance(hardware, str) else hardware if isinstance(hardware, dict) else {"mixed": hardware}
+        parse_hardware(hardware)
+        if isinstance(hardware, str)
+        else _in_order(hardware)
+        if isinstance(hardware, dict)
+        else {"mixed": hardware}
     )
     for selection in pools.values():
         system = selection.system

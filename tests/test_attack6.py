@@ -127,3 +127,10 @@ def test_a_reader_that_goes_away_does_not_turn_a_verdict(monkeypatch: pytest.Mon
     with pytest.raises(ReaderGone) as gone, verdict(4):
         pass
     assert gone.value.exit_code == 4
+
+
+def test_the_order_in_which_pools_are_written_changes_nothing() -> None:
+    one, other = (
+        plan("llama-3.1-70b", text) for text in ("prefill=h800-node:2,decode=h20-node:2", "decode=h20-node:2,prefill=h800-node:2")
+    )
+    assert one.model_dump() == other.model_dump() and not verify_plan(other, "plan")[0]

@@ -201,9 +201,15 @@ def test_pools_of_their_own_move_the_stream_they_serve(run: Run, file_of: Callab
     found = answer(run, file_of(made("two")))
     assert found["factor"] == 1.0 and found["usd_per_million_changed"] == found["usd_per_million"]
     by = {stream: {"h800-node": 0.0, "h20-node": 0.0} for stream in ("input", "output")}
+    assert [row["phase"] for row in found["lines"]] == ["prefill"] * 5 + ["decode"] * 5
     for row in found["lines"]:
         for stream, total in by.items():
             total[row["hardware"]] += row["elasticity"][stream]
+    anew, usual = made("two", capex=1.0 + 1e-6).cost.usd_per_million, made("two").cost.usd_per_million
+    assert found["usd_per_million"] == usual.model_dump() and anew.output == pytest.approx(usual.output, rel=1e-9)
+    capital = math.fsum(row["elasticity"]["input"] for row in found["lines"] if row["phase"] == "prefill" and row["capex_usd"])
+    assert anew.input_miss is not None and usual.input_miss is not None
+    assert math.log(anew.input_miss / usual.input_miss) / 1e-6 == pytest.approx(capital, rel=1e-3)
     assert by["input"] == pytest.approx({"h800-node": 1.0, "h20-node": 0.0}, abs=1e-9)
     assert by["output"] == pytest.approx({"h800-node": 0.0, "h20-node": 1.0}, abs=1e-9)
 
@@ -290,6 +296,12 @@ def test_plans_of_other_tokens_are_not_compared(run: Run, file_of: Callable[[Pla
 
 def test_a_damaged_plan_is_refused(run: Run, file_of: Callable[[Plan], str]) -> None:
     found = made("h200")
-    for changed in ({"usd_per_hour": found.cost.usd_per_hour * 2}, {"utilisation": 0.5}, {"input_share": 1.0}):
+    for changed in (
+        {"usd_per_hour": found.cost.usd_per_hour * 2},
+        {"utilisation": 0.5},
+        {"input_share": 1.0},
+        {"tokens_per_request": {}},
+        {"tokens_per_request": {"input_miss": 1e308, "output": 1e308}},
+    ):
         damaged = found.model_copy(update={"cost": found.cost.model_copy(update=changed)})
         assert "planner verify" in refusal(run, file_of(damaged))

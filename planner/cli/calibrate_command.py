@@ -39,7 +39,8 @@ def command(
     A runtime needs 30 points or more. What is measured on few points inherits from the rest. The report scores the fit by
     what it was not shown: it is fitted anew without each system, model, runtime, generation of devices and fifth of the
     configurations. The same points give the same file. A calibration stands in for the built-in one: figures that these
-    points do not tell are class defaults. To add points to the built-in ones, append them to planner/accuracy/points/continuous.csv.
+    points do not tell are class defaults. To add points to the built-in ones, append them to a copy of
+    planner/accuracy/points/continuous.csv.
 
     Example: planner calibrate my-points.csv --as-of 2026-11-22 -o mine.toml && planner plan deepseek-v3 h200-node:2
     --runtime sglang --calibration mine.toml

@@ -1,4 +1,4 @@
-"""``planner cost``: bills, the keeping of caches, and what memory tiers cost, without a plan."""
+"""``planner cost``: bills, the keeping of caches, what memory tiers cost, and a plan at other prices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from planner.cli.common import Quantity, Range, echo_json, format_option, hint, new_table, number, print_table, terminal_width
 from planner.cli.cost_memory import retention, tiers
+from planner.cli.cost_whatif import whatif
 from planner.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _print_bills(data: dict[str, Any]) -> None:
 
 @click.group("cost", no_args_is_help=False)
 def command() -> None:
-    """What tokens cost at a provider, and what keeping and moving them costs by memory tier.
+    """What tokens cost at a provider, what keeping and moving them costs by memory tier, and a plan at other prices.
 
     Example: planner cost tiers --basis contract
     """
@@ -246,3 +247,4 @@ def bill_command(
 
 command.add_command(retention)
 command.add_command(tiers)
+command.add_command(whatif)

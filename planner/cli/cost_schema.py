@@ -61,6 +61,67 @@ _TIERS = (
     *("dwpd", "warranty_years", "usd_per_gb_written"),
 )
 
+_MTOK = _object({**dict.fromkeys(_STREAMS, _MAYBE), "blended": _AMOUNT})
+_CHANGE: dict[str, Any] = {"type": "number", "exclusiveMinimum": -1, "description": "0.2 is a fifth more."}
+_WHATIF = _object(
+    {
+        **dict.fromkeys(("plan", "model", "workload", "basis", "capex_basis", "currency", "as_of"), _TEXT),
+        "changes": {"type": "object", "additionalProperties": _CHANGE},
+        "scenario": {"anyOf": [{"type": "null"}, _object(dict.fromkeys(("id", "source", "note"), _TEXT))]},
+        "usd_per_million": _MTOK,
+        "usd_per_million_changed": _MTOK,
+        "factor": _AMOUNT,
+        "lines": {
+            "type": "array",
+            "minItems": 1,
+            "items": _object(
+                {
+                    **dict.fromkeys(("hardware", "phase", "price"), _TEXT),
+                    "capex_usd": _MAYBE | {"description": "Of all units; null for power."},
+                    "usd_per_hour": _AMOUNT,
+                    "elasticity": _object(dict.fromkeys(("input", "output", "blended"), {"type": "number"})),
+                    "change": _CHANGE,
+                }
+            ),
+        },
+        "memory_prices": {
+            "type": "array",
+            "items": _object(
+                {
+                    **dict.fromkeys(("kind", "part", "basis", "as_of", "source"), _TEXT),
+                    "usd_per_gb": _AMOUNT,
+                    "grade": {"enum": ["A", "B", "C", "D"]},
+                }
+            ),
+        },
+        "against": {
+            "anyOf": [
+                {"type": "null"},
+                _object(
+                    {
+                        "plan": _TEXT,
+                        "hardware": {"type": "array", "items": _TEXT},
+                        **dict.fromkeys(("usd_per_million", "ratio"), _AMOUNT),
+                        "break_even_scale": _MAYBE | {"description": "null: electricity alone costs as much."},
+                        "units": {
+                            "type": "array",
+                            "items": _object(
+                                {
+                                    "hardware": _TEXT,
+                                    "devices_per_unit": {"type": "integer", "minimum": 1},
+                                    "unit_usd": _AMOUNT,
+                                    **dict.fromkeys(("break_even_unit_usd", "break_even_device_usd"), _MAYBE),
+                                }
+                            ),
+                        },
+                    }
+                ),
+            ]
+        },
+        "notes": {"type": "array", "items": _TEXT},
+    }
+)
+
 SCHEMAS = {
     "cost-bill": _object(
         {
@@ -95,4 +156,5 @@ SCHEMAS = {
             },
         }
     ),
+    "cost-whatif": _WHATIF,
 }
