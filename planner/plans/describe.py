@@ -9,6 +9,8 @@ from planner.plans.operate import Operation
 from planner.plans.pareto import UNITS_OF
 from planner.plans.prefix import ITEM
 from planner.plans.prefix_rows import cache_binds, prefix_lines
+from planner.plans.tier_rows import tier_rows
+from planner.plans.unused import unused_rows
 from planner.workload import Workload
 
 WORTH_PRINTING_USD = 1e-4
@@ -119,6 +121,8 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
     return {
         "summary": lines,
         "below_device_memory": offload or ["everything lies in device memory"],
+        "tiers": tier_rows(context, operation),
+        "unused_memories": unused_rows(context, operation),
         "conversions": conversions,
         "limits": limits,
         **({"robust": _robust(context, plan["robust"])} if "robust" in plan else {}),
@@ -141,7 +145,8 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
 def _fitted(context: Context, plan: dict[str, Any]) -> str:
     """By what the runtime was calibrated, and what that means here."""
     found = context.inputs.runtime.calibrated
-    return "" if found is None else f"; {found.calibration}; {plan['prediction']['evidence']}"
+    by = "" if found is None else f"; {found.calibration}"
+    return f"{by}; {plan['prediction']['evidence']}"
 
 
 def _hits(workload: Workload) -> str:

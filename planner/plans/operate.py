@@ -95,6 +95,8 @@ class PoolState:
     pool: PoolContext
     passes: dict[str, PassTimes]
     placed: np.ndarray | None = None
+    built: TierProblem | None = None
+    """The tier problem, where it is at hand."""
 
     @property
     def resident(self) -> bool:
@@ -104,7 +106,7 @@ class PoolState:
     @cached_property
     def problem(self) -> TierProblem:
         """The tier problem of the configuration."""
-        return _problem(self.pool, self.decision, self.passes)
+        return _problem(self.pool, self.decision, self.passes) if self.built is None else self.built
 
     @cached_property
     def point(self) -> Vertex | None:
@@ -183,6 +185,11 @@ def pool_problem(
     ``pool_passes``)."""
     passes = pool_passes(pool, decision, known)
     return _problem(pool, decision, passes, weigh), passes
+
+
+def problem_with_tiers(state: PoolState) -> TierProblem:
+    """The tier problem of a pool at work with every memory it may use, whether it needs one or not."""
+    return _problem(state.pool, replace(state.decision, basis=state.decision.basis or ""), state.passes)
 
 
 def _problem(pool: PoolContext, decision: PoolDecision, passes: dict[str, PassTimes], weigh: int | None = None) -> TierProblem:

@@ -155,7 +155,7 @@ def build_tier_problem(
         if choice.mode in ("stream", "fetch"):
             owner = items[choice.item]
             for reader in owner.windows:
-                for reading in _reading_stages(layers, choice.stage, owner.window, reader):
+                for reading in reading_stages(layers, choice.stage, owner.window, reader):
                     movable.setdefault((reading, reader), []).append(index)
     for position, (stage, window, phase) in enumerate(windows):
         column = first_time + position
@@ -246,7 +246,7 @@ def _nearness(items: tuple[Item, ...]) -> list[float]:
     return [(1.0 + item.density / densest) / 3.0 if item.kind == "prefix" else 1.0 for item in items]
 
 
-def _reading_stages(layers: list[tuple[int, ...]], stage: int, owner: int, reader: int) -> list[int]:
+def reading_stages(layers: list[tuple[int, ...]], stage: int, owner: int, reader: int) -> list[int]:
     """The stages whose layers of window ``reader`` read what ``owner`` holds in ``stage``: that stage, and those after it up to
     the next that holds some."""
     found = []

@@ -66,6 +66,8 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"resilience\..*", "resilience: instances lost, started again, and requests/s of those that run"),
     (r"worst_case.*", "worst case: every figure of profile and runtime at its slow end"),
     (r"explanation\.least_tpot.*", "least TPOT: the stated configuration reaches it"),
+    (r"explanation\.tiers.*", "memories in use: capacity, time, energy and wear follow from the placement's shares"),
+    (r"explanation\.unused_memories.*", "memories left empty: the objective of this configuration with an item moved there"),
     (r"explanation\..*", "explanation: computed from the plan's numbers"),
     (r"pareto\.points\.\d+\.tpot_limit_ms", LIMITS),
     (r"pareto\.points\.\d+\.(gap|bound)|pareto\.(proved|stopped)", GAP),
