@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from planner.accuracy.calibrate import Bench, Fit, LeftOut, bench_of, calibration_of, fit, left_out, predicted, spread_of
+from planner.accuracy.calibrate import UNSEEN, Bench, Fit, LeftOut, bench_of, calibration_of, fit, left_out, predicted, spread_of
 from planner.accuracy.fit import TPOT_FAMILIES, TTFT_FAMILIES, Space, Vector
 from planner.accuracy.points import CONTINUOUS, Points, read_points, write_points
 from planner.accuracy.predict import predict
@@ -114,7 +114,7 @@ def test_a_fold_of_configurations_is_not_seen(clean: LeftOut) -> None:
 
 def test_the_parts_that_are_fitted_add_up_to_the_passes_that_plans_are_timed_by(clean: LeftOut) -> None:
     whole = fit(BENCH)
-    calibration = calibration_of(BENCH, whole, spread_of(BENCH, whole, clean), "some", "test", "some", date(2026, 11, 22))
+    calibration = calibration_of(BENCH, whole, spread_of(BENCH, clean), "some", "test", "some", date(2026, 11, 22))
     fitted = predicted(BENCH, whole, EVERY)
     planned = predict(SOME, lambda name: calibration.laid_over(RUNTIMES.load(name)))
     np.testing.assert_allclose(planned.tpot_s, fitted[0], rtol=0.02)
@@ -125,11 +125,26 @@ def test_the_parts_that_are_fitted_add_up_to_the_passes_that_plans_are_timed_by(
 
 def test_intervals_cover_what_was_left_out() -> None:
     bench = bench_of(ALL.take(slice(None, None, 2)))
-    whole, out = fit(bench), left_out(bench)
-    for found in coverage(bench, whole, out).values():
+    out = left_out(bench)
+    for found in coverage(bench, out).values():
         assert found["covered"] is None or 0.70 <= found["covered"] <= 0.90
-    for one in spread_of(bench, whole, out).values():
+    spread = spread_of(bench, out)
+    for one in spread.values():
         assert one.low < 1.0 < one.high
+    assert spread["kin"].low <= spread["sibling"].low <= spread["measured"].low
+    assert spread["kin"].high >= spread["sibling"].high >= spread["measured"].high
+
+
+def test_what_could_not_be_left_out_has_the_interval_of_class_defaults() -> None:
+    """One model on one device says nothing of other models and devices, and no other generation counts as measured."""
+    cell = np.array([name == "vllm qwen3-32b bf16 h100-sxm" for name in bench_of(ALL).cells.tolist()])
+    bench = bench_of(ALL.take(np.flatnonzero(cell)))
+    spread = spread_of(bench, left_out(bench))
+    assert spread["measured"].high < 1.5
+    for evidence in ("sibling", "kin"):
+        assert spread[evidence].low <= UNSEEN.low and spread[evidence].high >= UNSEEN.high
+    made = calibration_of(bench, fit(bench), spread, "one", "test", "one", date(2026, 11, 22))
+    assert list(made.generations) == ["hopper"]
 
 
 def test_a_calibration_reads_back_and_its_text_is_its_own(tmp_path: Path) -> None:
