@@ -379,9 +379,9 @@ def test_no_block_takes_less_than_a_stream_of_the_device_memory_starts_in() -> N
     inputs = small.instance(MODELS["llama"], small.node(1))
     pool = build_context(inputs).pools["mixed"]
     own = next(t for t in pool.system.tiers if t.role == "device")
-    assert own.startup is not None and pool.rates.memory_startup == own.startup.value
+    assert own.startup is not None and pool.rates.memory_startup_s == own.startup.value
     for startup in (0.0, 3e-6, 1e-3):
-        changed = replace(pool, rates=replace(pool.rates, memory_startup=startup))
+        changed = replace(pool, rates=replace(pool.rates, memory_startup_s=startup))
         _, passes = pool_problem(changed, PoolDecision("decode", 1, 1, 1, 1, 1, 1, 0))
         for blocks in passes["decode"].windows:
             for block in blocks:

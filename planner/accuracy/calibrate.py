@@ -234,8 +234,8 @@ def predicted(bench: Bench, fit: Fit, rows: NDArray[np.intp]) -> tuple[Column, C
     table = bench.table.take(rows)
     factor = np.array([fit.corrections.get(name, (1.0, 0))[0] for name in bench.cells[rows]])
     model = Model(table, bench.spaces[0])
-    _, tpot, ttft = model.times(fit.tpot, client_of(bench, fit.ttft, table))
-    return tpot * factor, ttft
+    _, tpot, ttft = model.times(fit.tpot, client_of(bench, fit.ttft, table), factor)
+    return tpot, ttft
 
 
 LeftOut = dict[str, tuple[Column, Column]]

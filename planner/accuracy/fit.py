@@ -55,7 +55,9 @@ TPOT_FAMILIES = (
     Family("stall", 0.75, 0.3, 0.3, 0.4, 1.0),
     Family("floors", 1.0, 0.2, 0.2, 0.4, 2.5, "generation"),
 )
-"""Priors are the class defaults; floors of layers from the kernels of public engines, shares from kernel measurements."""
+"""Floors of layers, the step and the shares of peaks begin where ``generic`` does, whose floors come of an older fit to results of
+the same benchmark: the start of the fit is therefore no unfitted score (that is the runtime ``first-principles``). ``spread`` and
+``pool`` say how far a figure may lie from there, and from other runtimes, in its logarithm."""
 
 TTFT_FAMILIES = (
     Family("request_s", 20e-3, 1.0, 0.7),
@@ -221,13 +223,15 @@ class Model:
         rows["stall"] = weight * packed
         return table.pp * step + weight * packed, self._spread(rows)
 
-    def times(self, x: Vector, client: Client) -> tuple[Column, Column, Column]:
-        """``(batch, tpot, ttft)`` in the closed loop; rows that state their batch have that."""
+    def times(self, x: Vector, client: Client, factor: Column | float = 1.0) -> tuple[Column, Column, Column]:
+        """``(batch, tpot, ttft)`` in the closed loop; rows that state their batch have that. ``factor`` corrects every
+        pass."""
         table = self.table
         high, _ = self.pass_seconds(x, table.high, table.batch_high)
         low, _ = self.pass_seconds(x, table.low, table.batch_low)
         packed, _ = self.pass_seconds(x, table.packed, np.zeros_like(high))
         own, _ = self.pass_seconds(x, table.own, np.zeros_like(high))
+        high, low, packed, own = high * factor, low * factor, packed * factor, own * factor
         slope = table.pp * (high - low) / np.maximum(table.batch_high - table.batch_low, 1e-9)
         batch, tpot, ttft = held_serving(
             table.held,

@@ -88,7 +88,11 @@ def decode_load_of(batch: Column, context: Column | float, variation: Column | f
 
 def prefill_passes(chunk: Column, workload: Workload) -> Column:
     """Passes one request needs: ``ceil(miss / chunk)``."""
-    return np.maximum(np.ceil(workload.miss_tokens / chunk), 1.0)
+    return _passes_of(chunk, workload.miss_tokens)
+
+
+def _passes_of(chunk: Column, miss: Column | float) -> Column:
+    return np.maximum(np.ceil(miss / chunk), 1.0)
 
 
 def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load:
@@ -102,7 +106,7 @@ def prefill_load_of(chunk: Column, miss: Column | float, hit: Column | float, pi
     Averages over a request: a new token attends to ``hit + miss/2`` tokens; before pass j of P lie ``hit + (j-1) miss/P``
     tokens in the cache, ``hit + miss (P-1)/(2P)`` on average, all read once and, in expanded MLA form, expanded once a pass.
     """
-    passes = np.maximum(np.ceil(miss / chunk), 1.0)
+    passes = _passes_of(chunk, miss)
     requests = chunk / (miss / passes)
     before = hit + miss * (passes - 1.0) / (2.0 * passes)
     return Load(
@@ -285,7 +289,7 @@ def _block_times(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, c
     if np.any(shapes.cp > 1.0):
         communication = communication + _context_seconds(block, shapes, rates, load, tokens)
     start = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) + rates.matrix_s * more_matrices(block)
-    floor = max(start, rates.memory_startup) * ones
+    floor = max(start, rates.memory_startup_s) * ones
     return BlockTimes(
         block.id,
         block.kind,

@@ -118,7 +118,7 @@ class Rates:
     residual: float
     overlap_communication: bool
     buckets: tuple[int, ...]
-    memory_startup: float = 0.0
+    memory_startup_s: float = 0.0
     """Of one stream of the device memory (s): no block takes less."""
     matrix_s: float = 0.0
     """Added to the floor of a block for each weight matrix beyond those of a plain block of its kind."""
@@ -153,7 +153,7 @@ class Rates:
             floors=dict.fromkeys(self.floors, 0.0),
             imbalance=1.0,
             residual=1.0,
-            memory_startup=0.0,
+            memory_startup_s=0.0,
             matrix_s=0.0,
             routed_read=1.0,
             cache_read=1.0,
@@ -239,7 +239,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         residual=runtime.residual.value,
         overlap_communication=runtime.overlap_communication,
         buckets=runtime.batch_buckets,
-        memory_startup=memory.startup.value if memory.startup else 0.0,
+        memory_startup_s=memory.startup.value if memory.startup else 0.0,
         **_fitted(runtime, memory.efficiency.value),
         contended=network_shares(system),
     )

@@ -177,6 +177,13 @@ def held_ttft(held: Column, decode_s: Column, own_s: Column, passes: Column, cli
     return np.asarray(client.request_s + own_s + client.steps * decode_s * passes + waiting)
 
 
+LEAST_STEP = 0.2
+"""A step far below the batches that its line was drawn through takes at least this share of the one above them: a guard of the
+iteration, far under any step at half the batch."""
+ROUNDS = 24
+"""Each halves the distance to the fixed point."""
+
+
 def held_serving(
     held: Column,
     capacity: Column,
@@ -200,8 +207,8 @@ def held_serving(
     rounds = np.maximum(osl - 1.0, 1.0)
     most = np.maximum(np.minimum(held, capacity), np.minimum(held, 1.0))
     batch = most
-    for _ in range(24):
-        step = np.maximum(decode_s + slope_s * (batch - at), 0.2 * decode_s)
+    for _ in range(ROUNDS):
+        step = np.maximum(decode_s + slope_s * (batch - at), LEAST_STEP * decode_s)
         tpot = step + client.stall * batch * prefill_s / rounds
         ttft = held_ttft(held, step, own_s, passes, client)
         decoding = held * rounds * tpot / (rounds * tpot + ttft)
