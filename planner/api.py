@@ -211,7 +211,7 @@ def plan_mix(
     Raises ``InputError``, ``InfeasibleError`` or ``StoppedError``.
     """
     from planner.hardware import load_hardware
-    from planner.plans.inputs import build_context
+    from planner.plans.context import build_context
     from planner.prices.inventory import load_inventory
     from planner.search.mix import Budget, Offer, offer_of
     from planner.search.mix import plan_mix as search_mix

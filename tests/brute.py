@@ -16,10 +16,14 @@ from planner.architecture import Model
 from planner.errors import InfeasibleError, InputError
 from planner.plans import Inputs, Plan
 from planner.plans.constraints import parse_constraints
+from planner.plans.context import Context, PoolContext, build_context
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.evaluate import memory_need
-from planner.plans.inputs import Context, PoolContext, Variant, build_context
-from planner.plans.operate import Decision, PoolDecision, checks, operate, operation_objective, pool_problem
+from planner.plans.inputs import Variant
+from planner.plans.operate import operate
 from planner.plans.space import PoolSpace, Space, declare_space
+from planner.plans.states import pool_problem
+from planner.plans.worth import checks, operation_objective
 from planner.search import solve
 
 SAME = 1e-9

@@ -26,8 +26,8 @@ from planner.plans.bounds import (
 )
 from planner.plans.candidates import MixedGroup, stable_batch
 from planner.plans.closure import parse_nodes
-from planner.plans.inputs import build_context
-from planner.plans.operate import PoolDecision
+from planner.plans.context import build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.space import declare_space
 from planner.search.tables import Tables, build_tables
 from planner.workload.experts import ExpertPopularity

@@ -18,11 +18,13 @@ from planner.footprint import Shapes
 from planner.plans import Inputs, bounds, verify_plan
 from planner.plans.bounds import charge_of, packing
 from planner.plans.constraints import parse_constraints
+from planner.plans.context import build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import Candidates, decode_pass, overflow_seconds
-from planner.plans.inputs import build_context
-from planner.plans.operate import PoolDecision, operate, pool_problem
+from planner.plans.operate import operate
 from planner.plans.read import decision_of
 from planner.plans.space import declare_space
+from planner.plans.states import pool_problem
 from planner.plans.tiers import evaluate_shares
 from planner.search import Stop, conflicts, reliefs, sizing, solve, trials
 from planner.search.tables import Tables

@@ -16,14 +16,17 @@ from test_search import MODELS, OBJECTIVES, compare
 from planner.api import resolve
 from planner.errors import InfeasibleError, InputError
 from planner.performance import perturb, resolve_rates, slow_corner, uncertain_groups
-from planner.performance.passes import prefill_passes
+from planner.performance.load import prefill_passes
 from planner.performance.serving import queue_wait
 from planner.plans import Context, Inputs, Plan, build_context, verify_plan
+from planner.plans.context import at_value
+from planner.plans.decision import Decision
 from planner.plans.evaluate import memory_need
-from planner.plans.inputs import Objective, at_value
-from planner.plans.operate import Decision, Operation, PoolState, operate
+from planner.plans.inputs import Objective
+from planner.plans.operate import Operation, operate
 from planner.plans.read import decision_of
 from planner.plans.resilience import resilience_rows
+from planner.plans.states import PoolState
 from planner.search import solve
 
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
@@ -248,7 +251,7 @@ def test_what_is_lost_and_what_starts_again(
     tp: int, pp: int, replicas: int, units: int, of: str, lost: int, restarted: int
 ) -> None:
     """Counts by hand: nodes of four devices, four of them."""
-    from planner.plans.operate import PoolDecision
+    from planner.plans.decision import PoolDecision
 
     inputs = small.instance(MODELS["llama"](), small.node(4, 4, 60e6), 4, small.workload(), small.runtime(4))
     pool = PoolDecision("mixed", replicas, tp, 1, 1, pp, 2, 64)

@@ -21,7 +21,8 @@ import planner
 from planner.api import resolve
 from planner.cli.main import COMMANDS
 from planner.cli.main import main as run_main
-from planner.plans.inputs import Inputs, build_context
+from planner.plans.context import build_context
+from planner.plans.inputs import Inputs
 from planner.plans.space import declare_space
 from planner.search.shortage import RESERVE_FIGURES, least_shortage
 

@@ -24,9 +24,11 @@ from planner.errors import InfeasibleError, InputError
 from planner.footprint import Shapes
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.constraints import AXES, RANGE_AXES, SHAPE_AXES, Constraint, parse_constraints, shape_filter
-from planner.plans.inputs import PoolContext, build_context
-from planner.plans.operate import Decision, PoolDecision, operation_objective, pool_problem
+from planner.plans.context import PoolContext, build_context
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.space import configuration_count, declare_space
+from planner.plans.states import pool_problem
+from planner.plans.worth import operation_objective
 from planner.search import solve
 
 

@@ -17,8 +17,8 @@ from planner.footprint.memory import cache_ways, window_cache_bytes
 from planner.performance import Rates
 from planner.plans import Inputs, verify_plan
 from planner.plans.constraints import parse_constraints
+from planner.plans.context import PoolContext, build_context
 from planner.plans.evaluate import decode_pass, prefill_pass
-from planner.plans.inputs import PoolContext, build_context
 from planner.plans.space import _context_ways, pool_space
 from planner.search import solve
 

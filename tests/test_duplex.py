@@ -20,9 +20,11 @@ from planner.footprint.pieces import BlockPieces, CacheItem, StaticItem, Window
 from planner.hardware import Domain, Link, System, Tier, load_hardware
 from planner.hardware.channels import Channel, directions, group_channels, link_channels, network_shares, tier_channels
 from planner.performance import BlockTimes, Level, Load, PassTimes, TierRate, resolve_rates
+from planner.plans.context import build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import memory_need, overflow_seconds
-from planner.plans.inputs import Inputs, build_context
-from planner.plans.operate import PoolDecision, pool_problem
+from planner.plans.inputs import Inputs
+from planner.plans.states import pool_problem
 from planner.plans.tiers import TierProblem, build_tier_problem, evaluate_shares
 from planner.plans.verify import verify_plan
 from planner.quantities import Figure

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planner.api import resolve
 from planner.economics import owned_hour, stream_costs
 from planner.economics.owned import HOURS_PER_YEAR, capital_recovery_factor
-from planner.plans.inputs import build_context
+from planner.plans.context import build_context
 
 ALLOCATIONS = ("miss_only", "all_input", "flops")
 NOTHING: dict[str, float] = {

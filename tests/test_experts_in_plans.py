@@ -25,13 +25,14 @@ from planner.footprint import RoutedItem, Shapes
 from planner.performance.experts import distinct_experts, fullest_distinct, fullest_load, touched_by_class
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.constraints import parse_constraints
+from planner.plans.context import build_context
 from planner.plans.evaluate import decode_pass, prefill_pass
 from planner.plans.expert_bounds import check_map, loads_of_map
 from planner.plans.experts import ExpertMap, even_split, expert_shares, routed_layers, slots_below, slots_of, with_use
-from planner.plans.inputs import build_context
-from planner.plans.operate import operate, operation_objective
+from planner.plans.operate import operate
 from planner.plans.read import decision_of, inputs_of
 from planner.plans.tiers import window_items
+from planner.plans.worth import operation_objective
 from planner.search import solve
 from planner.search.tables import Stop
 from planner.workload import Workload

@@ -18,14 +18,14 @@ from test_verify import changes, refusal
 from planner.api import plan as make_plan
 from planner.cli.plan_command import command
 from planner.plans import Inputs, Plan, verify_plan
+from planner.plans.context import build_context
 from planner.plans.decode_times import DecodeTimes
 from planner.plans.evaluate import decode_seconds
-from planner.plans.inputs import build_context
 from planner.plans.numbers import relative_gap
-from planner.plans.operate import operation_objective
 from planner.plans.pairing import best_rate, sooner, undominated
 from planner.plans.pareto import at_objective, short_limit_ms
 from planner.plans.space import declare_space
+from planner.plans.worth import operation_objective
 from planner.search import Stop, solve
 from planner.search.find import Found
 from planner.search.pareto import Reached, insert

@@ -37,9 +37,12 @@ from planner.performance import (
 )
 from planner.performance.collectives import all_reduce, all_to_all, point_to_point
 from planner.performance.experts import distinct_experts, distinct_targets, fullest, fullest_distinct, fullest_load
-from planner.performance.passes import mean_entries, pad_batch, prefill_passes
+from planner.performance.load import pad_batch, prefill_passes
+from planner.performance.passes import mean_entries
 from planner.performance.serving import largest_period, queue_wait, tokens_per_step, utilisation_for_wait
 from planner.plans.candidates import batch_grid, cell_bounds, make_cells
+from planner.plans.context import PoolContext, build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import (
     Candidates,
     admitted_sequences,
@@ -52,9 +55,8 @@ from planner.plans.evaluate import (
     prefill_pass,
     prefill_seconds,
 )
-from planner.plans.inputs import PoolContext, build_context
-from planner.plans.operate import PoolDecision, pool_problem
 from planner.plans.space import pool_space
+from planner.plans.states import pool_problem
 from planner.plans.tiers import evaluate_shares
 from planner.quantities import Figure
 from planner.runtimes import Runtime, load_runtime

@@ -20,20 +20,14 @@ from planner.api import resolve
 from planner.errors import InfeasibleError, InputError
 from planner.hardware import Domain, HardwareSelection, System
 from planner.plans import Context, Inputs, Plan, build_context, verify_plan
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.evaluate import memory_need
-from planner.plans.operate import (
-    Decision,
-    Operation,
-    PoolDecision,
-    PoolState,
-    checks,
-    operate,
-    operation_objective,
-    pool_problem,
-)
+from planner.plans.operate import Operation, operate
 from planner.plans.read import decision_of
 from planner.plans.space import declare_space
+from planner.plans.states import PoolState, pool_problem
 from planner.plans.tiers import evaluate_shares
+from planner.plans.worth import checks, operation_objective
 from planner.quantities import Figure
 from planner.reporter import Reporter
 from planner.search import solve

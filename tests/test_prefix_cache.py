@@ -35,15 +35,19 @@ from planner.plans.bounds import (
 from planner.plans.candidates import MixedGroup, stable_batch
 from planner.plans.closure import prefill_table
 from planner.plans.constraints import parse_constraints
+from planner.plans.context import PoolContext
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.evaluate import Candidates, prefix_most
-from planner.plans.inputs import Inputs, PoolContext
-from planner.plans.operate import Decision, PoolDecision, checks, operate, pool_problem
+from planner.plans.inputs import Inputs
+from planner.plans.operate import operate
 from planner.plans.pairing import best_rate, merit_of_rates, split_table
 from planner.plans.prefix import ITEM
 from planner.plans.prefix_rows import cache_binds
 from planner.plans.read import decision_of
 from planner.plans.space import declare_space
+from planner.plans.states import pool_problem
 from planner.plans.tiers import evaluate_shares
+from planner.plans.worth import checks
 from planner.search import solve
 from planner.search.prefix_sides import sized_prefill
 from planner.search.tables import Tables, build_tables

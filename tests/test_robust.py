@@ -20,10 +20,13 @@ from planner.hardware import HardwareSelection
 from planner.plans import Inputs, Plan, read_plan, verify_plan
 from planner.plans.assemble import assemble
 from planner.plans.closure import space_violations
-from planner.plans.inputs import Context, Objective, build_context
-from planner.plans.operate import Decision, operate, operation_objective
+from planner.plans.context import Context, build_context
+from planner.plans.decision import Decision
+from planner.plans.inputs import Objective
+from planner.plans.operate import operate
 from planner.plans.read import certificate_of, decision_of, inputs_of, robust_of
 from planner.plans.robust import SAME, WORST, Served, alone, contexts_of, deployment, joint_merit, joint_objective
+from planner.plans.worth import operation_objective
 from planner.search import Stop, solve
 from planner.workload import Workload
 

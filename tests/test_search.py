@@ -14,11 +14,15 @@ import small
 
 from planner.errors import InfeasibleError, InputError
 from planner.plans import Inputs, Plan, verify_plan
+from planner.plans.context import Context, PoolContext, build_context
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.evaluate import memory_need
-from planner.plans.inputs import Context, Objective, PoolContext, Variant, build_context
-from planner.plans.operate import Decision, Operation, PoolDecision, checks, operate, operation_objective, pool_problem
+from planner.plans.inputs import Objective, Variant
+from planner.plans.operate import Operation, operate
 from planner.plans.space import PoolSpace, Space, declare_space
+from planner.plans.states import pool_problem
 from planner.plans.tiers import resident_shares
+from planner.plans.worth import checks, operation_objective
 from planner.search import solve
 
 Shares = np.ndarray

@@ -14,22 +14,16 @@ from hypothesis import strategies as st
 
 from planner.hardware import HardwareSelection, System
 from planner.plans import Inputs, Plan, verify_plan
-from planner.plans.inputs import Context, build_context
+from planner.plans.context import Context, build_context
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.lp import encode_basis
 from planner.plans.marginal import unit_prices
-from planner.plans.operate import (
-    Decision,
-    Operation,
-    PoolDecision,
-    checks,
-    operate,
-    operation_objective,
-    pool_problem,
-    pool_state,
-)
+from planner.plans.operate import Operation, operate
 from planner.plans.read import decision_of
 from planner.plans.schema import ShadowPrice
 from planner.plans.sensitivity import bottleneck_rows
+from planner.plans.states import pool_problem, pool_state
+from planner.plans.worth import checks, operation_objective
 from planner.search import solve
 from planner.search.tier_lp import solve_tiers
 

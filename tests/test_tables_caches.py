@@ -20,9 +20,10 @@ from planner.footprint.memory import cache_bytes_per_sequence
 from planner.footprint.pieces import BlockPieces, CacheItem, LookupItem, StaticItem, Window, cache_parts
 from planner.performance import BlockTimes, PassTimes, TierRate, resolve_rates
 from planner.plans import Inputs, Plan, verify_plan
+from planner.plans.context import build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import decode_pass, memory_need, overflow_seconds, prefill_pass
-from planner.plans.inputs import build_context
-from planner.plans.operate import PoolDecision, pool_problem
+from planner.plans.states import pool_problem
 from planner.plans.table_use import EDGES, classes_of
 from planner.plans.tiers import TierProblem, build_tier_problem, evaluate_shares
 from planner.plans.window_items import Item, table_sizes

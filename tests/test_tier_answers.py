@@ -15,11 +15,13 @@ from planner.api import plan as make_plan
 from planner.economics.classes import PICOJOULES_PER_BIT
 from planner.hardware import System
 from planner.plans import Plan, build_context, verify_plan
-from planner.plans.operate import Operation, PoolState, operate, operation_objective, pool_passes, problem_with_tiers
+from planner.plans.operate import Operation, operate
 from planner.plans.read import decision_of, inputs_of, read_plan
+from planner.plans.states import PoolState, pool_passes, problem_with_tiers
 from planner.plans.tier_rows import tier_rows
 from planner.plans.tiers import evaluate_shares, resident_shares
 from planner.plans.unused import moved_to, unused_rows
+from planner.plans.worth import operation_objective
 from planner.search import solve
 from planner.workload import load_workload
 

@@ -15,9 +15,10 @@ from planner.errors import InputError
 from planner.footprint import ModelPieces, Shapes
 from planner.footprint.pieces import BlockPieces, CacheItem, RoutedItem, StaticItem, Window
 from planner.performance import BlockTimes, PassTimes, Rates, TierRate, resolve_rates
-from planner.plans.inputs import build_context
+from planner.plans.context import build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.lp import LinearProgram, decode_basis, encode_basis, right_hand_range, vertex
-from planner.plans.operate import PoolDecision, pool_problem
+from planner.plans.states import pool_problem
 from planner.plans.tiers import TierProblem, build_tier_problem, elastic, evaluate_shares, tie_break_total
 from planner.search.tier_lp import prove_empty, solve_tiers
 

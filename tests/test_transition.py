@@ -23,14 +23,16 @@ from planner.errors import InfeasibleError
 from planner.plans import Inputs, Plan, verify_plan
 from planner.plans.assignment import pair_classes
 from planner.plans.closure import space_violations
+from planner.plans.context import build_context
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.experts import ExpertMap
 from planner.plans.holdings import EXPERTS, KINDS, Held, Holdings, common_bytes, held_bytes, holdings_of
-from planner.plans.inputs import build_context
 from planner.plans.matching import Role, Side, takeovers
 from planner.plans.moves import Moves, moves_between
-from planner.plans.operate import Decision, PoolDecision, operate, operation_objective
+from planner.plans.operate import operate
 from planner.plans.read import previous_of
 from planner.plans.transition import OPTIMUM, Weighed, choose, restricted, rules_of, undominated
+from planner.plans.worth import operation_objective
 from planner.search import Stop, replan, solve, take_over
 
 quick = test_verify.quick

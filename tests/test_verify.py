@@ -266,10 +266,10 @@ def test_a_feasible_but_worse_placement_is_refused_though_every_number_follows()
     import numpy as np
 
     from planner.plans.assemble import assemble
-    from planner.plans.inputs import build_context
+    from planner.plans.context import build_context
     from planner.plans.lp import encode_basis, vertex
-    from planner.plans.operate import pool_problem
     from planner.plans.read import certificate_of, decision_of, inputs_of, least_of
+    from planner.plans.states import pool_problem
     from planner.search import solve
 
     inputs = small.instance(small.llama(layers=16, hidden=256, inner=512, vocabulary=512), small.node(1, 1, 12e6), 1)

@@ -24,9 +24,11 @@ from planner.footprint import ModelPieces, Shapes
 from planner.footprint.shapes import Column
 from planner.hardware import HardwareSelection, load_hardware, with_estimates
 from planner.performance import PassTimes, Rates
-from planner.performance.passes import decode_load, pass_times, prefill_load
+from planner.performance.load import decode_load, prefill_load
+from planner.performance.passes import pass_times
+from planner.plans.context import PoolContext, build_context
 from planner.plans.evaluate import decode_pass, prefill_pass
-from planner.plans.inputs import WEIGHT_FORMATS, Inputs, Options, PoolContext, build_context
+from planner.plans.inputs import WEIGHT_FORMATS, Inputs, Options
 from planner.plans.lp import Array
 from planner.plans.tiers import TierProblem, build_tier_problem, evaluate_shares
 from planner.prices import OwnedPrices, load_prices

@@ -55,9 +55,9 @@ TPOT_FAMILIES = (
     Family("stall", 0.75, 0.3, 0.3, 0.4, 1.0),
     Family("floors", 1.0, 0.2, 0.2, 0.4, 2.5, "generation"),
 )
-"""Floors of layers, the step and the shares of peaks begin where ``generic`` does, whose floors come of an older fit to results of
-the same benchmark: the start of the fit is therefore no unfitted score (that is the runtime ``first-principles``). ``spread`` and
-``pool`` say how far a figure may lie from there, and from other runtimes, in its logarithm."""
+"""Floors of layers, the step and the shares of peaks begin where ``generic`` does, whose floors come of an older fit to results
+of the same benchmark: the start of the fit is therefore no unfitted score (that is the runtime ``first-principles``).
+``spread`` and ``pool`` say how far a figure may lie from there, and from other runtimes, in its logarithm."""
 
 TTFT_FAMILIES = (
     Family("request_s", 20e-3, 1.0, 0.7),

@@ -16,8 +16,9 @@ from planner.documents import explain_validation
 from planner.footprint import Shapes
 from planner.footprint.memory import residency
 from planner.footprint.shapes import Column
+from planner.plans.context import PoolContext, build_context, main_dtype
 from planner.plans.evaluate import Candidates, reserved_bytes
-from planner.plans.inputs import WEIGHT_FORMATS, Inputs, Options, PoolContext, build_context, main_dtype, with_weight_dtype
+from planner.plans.inputs import WEIGHT_FORMATS, Inputs, Options, with_weight_dtype
 from planner.runtimes import Runtime
 from planner.workload import Lengths, Workload
 

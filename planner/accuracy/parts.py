@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from planner.accuracy.groups import Group
 from planner.footprint.shapes import Column
 from planner.performance import Load, PassTimes, pass_times
-from planner.performance.passes import decode_load_of, more_matrices, prefill_load_of
+from planner.performance.load import decode_load_of, prefill_load_of
+from planner.performance.passes import more_matrices
 
 PARTS = ("dense", "routed", "attention", "static", "experts", "cache", "reduce", "travel")
 KINDS = ("attention", "mlp", "moe")

@@ -12,8 +12,8 @@ from planner.accuracy.groups import Group, groups_of
 from planner.accuracy.points import Points
 from planner.footprint.shapes import Column
 from planner.performance import Client, held_serving, pass_times
-from planner.performance.passes import decode_load_of, prefill_load_of
-from planner.plans.inputs import PoolContext
+from planner.performance.load import decode_load_of, prefill_load_of
+from planner.plans.context import PoolContext
 from planner.runtimes import Runtime, load_runtime
 
 

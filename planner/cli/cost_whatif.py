@@ -105,7 +105,7 @@ def _parts(names: tuple[str, ...], folders: tuple[Path, ...]) -> dict[str, Memor
 def _load(name: str, parts: dict[str, MemoryPart], day: date) -> _Loaded:
     from planner.economics.whatif import capex_by_price, memory_bytes, pool_by_price
     from planner.hardware.parts import fitting_price
-    from planner.plans.inputs import system_cost
+    from planner.plans.context import system_cost
     from planner.plans.read import inputs_of
 
     plan, where = read_plan_argument(name)

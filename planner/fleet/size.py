@@ -22,7 +22,8 @@ from planner.economics import stream_costs
 from planner.errors import InputError
 from planner.fleet.schema import CostByCause, CostByStream, Fleet, FleetHardware, TokensPerDay
 from planner.hardware import HardwareSelection
-from planner.plans.inputs import Allocation, Inputs, system_cost
+from planner.plans.context import system_cost
+from planner.plans.inputs import Allocation, Inputs
 from planner.plans.intervals import combine
 from planner.plans.schema import Interval, Plan, StreamPrices
 

@@ -1,7 +1,8 @@
 """Seconds: what a pass through the model takes on a shape, part by part, before any tier is chosen."""
 
 from planner.performance.experts import distinct_experts, distinct_targets, fullest_load
-from planner.performance.passes import BlockTimes, Load, PassTimes, attention_dtype, decode_load, pass_times, prefill_load
+from planner.performance.load import Load, decode_load, prefill_load
+from planner.performance.passes import BlockTimes, PassTimes, attention_dtype, pass_times
 from planner.performance.rates import (
     Level,
     Rates,

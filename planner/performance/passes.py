@@ -11,7 +11,6 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
@@ -19,108 +18,15 @@ from planner.architecture import Span
 from planner.footprint.memory import cache_ways, experts_per_rank, split_ways, static_read_bytes
 from planner.footprint.pieces import BlockPieces, CacheItem, ModelPieces, RoutedItem, Window
 from planner.footprint.shapes import Column, Shapes
-from planner.performance.collectives import Carried, all_reduce, all_to_all, point_to_point, targets_within
-from planner.performance.experts import distinct_targets, fullest_distinct, fullest_load, touched_by_class
+from planner.performance.collectives import point_to_point
+from planner.performance.experts import fullest_distinct, fullest_load, touched_by_class
+from planner.performance.load import Load, tokens_of
+from planner.performance.network_time import communication_seconds, context_seconds
 from planner.performance.rates import Rates
-from planner.workload import Workload
-
-Phase = Literal["prefill", "decode"]
-# FP8 dispatch, BF16 combine: DeepSeek-V3 Technical Report (arXiv:2412.19437) section 3.3.3
-_DISPATCH_BYTES = {"fp8": 1.0, "int8": 1.0, "fp4": 1.0, "int4": 1.0}
 
 _PLAIN_MATRICES = {"attention": 4, "mlp": 3, "moe": 1}
 """Of a plain block: queries, keys, values and output; gate, up and down; the router. Low ranks, an indexer, a recurrence's
 projections and shared experts are more."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What one pass of a rank carries (columns or scalars that broadcast).
-
-    ``tokens``: new tokens; ``sequences``: sequences whose cache is read; ``context``: mean tokens a new token attends to, which
-    are spread evenly over ``context`` plus or minus ``context_half_width``;
-    ``read_context``: cache tokens read per sequence; ``cached``: tokens already in the cache when the pass starts, all
-    sequences together; ``head_tokens``: tokens that need logits; ``variation``: of the context between sequences.
-    """
-
-    phase: Phase
-    tokens: Column
-    sequences: Column
-    context: Column | float
-    read_context: Column
-    cached: Column
-    head_tokens: Column
-    variation: Column | float
-    draft_passes: int
-    context_half_width: Column | float = 0.0
-
-
-def pad_batch(batch: Column, buckets: tuple[int, ...]) -> Column:
-    """The batch that a captured graph runs: the next bucket, beyond the last the next multiple of the last step."""
-    edges = np.asarray(buckets, dtype=float)
-    step = float(buckets[-1] - buckets[-2]) if len(buckets) > 1 else float(buckets[-1])
-    index = np.searchsorted(edges, batch, side="left")
-    inside = edges[np.minimum(index, len(edges) - 1)]
-    return np.where(batch > edges[-1], np.ceil(batch / step) * step, inside)
-
-
-def decode_load(batch: Column, workload: Workload, pieces: ModelPieces, rates: Rates) -> Load:
-    """A decode step of ``batch`` sequences a rank, with the drafts to be verified counted as tokens."""
-    return decode_load_of(batch, workload.resident_tokens, workload.context_variation, pieces, rates)
-
-
-def decode_load_of(batch: Column, context: Column | float, variation: Column | float, pieces: ModelPieces, rates: Rates) -> Load:
-    """A decode step whose sequences have ``context`` tokens in the mean, which vary between them."""
-    draft = len(pieces.acceptance)
-    tokens = pad_batch(batch, rates.buckets) * (1 + draft)
-    return Load(
-        "decode",
-        tokens,
-        batch,
-        context,
-        context * np.ones_like(batch),
-        np.zeros_like(batch),
-        tokens,
-        variation,
-        -(-draft // pieces.drafts_per_pass),
-    )
-
-
-def prefill_passes(chunk: Column, workload: Workload) -> Column:
-    """Passes one request needs: ``ceil(miss / chunk)``."""
-    return _passes_of(chunk, workload.miss_tokens)
-
-
-def _passes_of(chunk: Column, miss: Column | float) -> Column:
-    return np.maximum(np.ceil(miss / chunk), 1.0)
-
-
-def prefill_load(chunk: Column, workload: Workload, pieces: ModelPieces) -> Load:
-    """A prefill pass of ``chunk`` new tokens a rank: part of one request, or several requests that fit together."""
-    return prefill_load_of(chunk, workload.miss_tokens, workload.hit_tokens, pieces)
-
-
-def prefill_load_of(chunk: Column, miss: Column | float, hit: Column | float, pieces: ModelPieces) -> Load:
-    """A prefill pass of requests with ``miss`` new tokens after ``hit`` that the cache holds.
-
-    Averages over a request: a new token attends to ``hit + miss/2`` tokens; before pass j of P lie ``hit + (j-1) miss/P``
-    tokens in the cache, ``hit + miss (P-1)/(2P)`` on average, all read once and, in expanded MLA form, expanded once a pass.
-    """
-    passes = _passes_of(chunk, miss)
-    requests = chunk / (miss / passes)
-    before = hit + miss * (passes - 1.0) / (2.0 * passes)
-    return Load(
-        "prefill",
-        chunk,
-        requests,
-        hit + miss / 2.0,
-        before + miss / passes,
-        requests * before,
-        requests / passes,
-        0.0,
-        1 if pieces.draft else 0,
-        miss / 2.0,
-    )
 
 
 @dataclass(frozen=True)
@@ -226,18 +132,14 @@ class _Pass:
         pieces, shapes, rates, load = self._given
         key = block.kind, block.routed
         if key not in self._communication:
-            self._communication[key] = _communication_seconds(block, pieces, shapes, rates, _tokens(block, shapes, load))
+            self._communication[key] = communication_seconds(block, pieces, shapes, rates, tokens_of(block, shapes, load))
         return self._communication[key]
-
-
-def _tokens(block: BlockPieces, shapes: Shapes, load: Load) -> Column:
-    return np.asarray((load.head_tokens if block.kind == "head" else load.tokens) * np.ones_like(shapes.tp))
 
 
 def _block_times(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, communication: Column) -> BlockTimes:
     ones = np.ones_like(shapes.tp)
     zeros = np.zeros_like(shapes.tp)
-    tokens = _tokens(block, shapes, load)
+    tokens = tokens_of(block, shapes, load)
     compute = zeros.copy()
     for gemm in block.gemms:
         flops = 2.0 * gemm.parameters / split_ways(shapes.tp, gemm.tensor_axis) * tokens
@@ -287,7 +189,7 @@ def _block_times(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, c
     moved = static_read + routed_read / rates.routed_read + lookup_read + (cache_read + cache_write) / rates.cache_read
     memory = moved / rates.memory_bytes_per_s
     if np.any(shapes.cp > 1.0):
-        communication = communication + _context_seconds(block, shapes, rates, load, tokens)
+        communication = communication + context_seconds(block, shapes, rates, load, tokens)
     start = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) + rates.matrix_s * more_matrices(block)
     floor = max(start, rates.memory_startup_s) * ones
     return BlockTimes(
@@ -371,90 +273,6 @@ def _attention_seconds(block: BlockPieces, shapes: Shapes, rates: Rates, load: L
     if modes:
         fixed = fixed + np.min(np.stack(list(modes.values())), axis=0)
     return fixed
-
-
-def _communication_seconds(
-    block: BlockPieces,
-    pieces: ModelPieces,
-    shapes: Shapes,
-    rates: Rates,
-    tokens: Column,
-    carried: Carried | None = None,
-) -> Column:
-    """Attention and dense FFN end in an all-reduce over ``tp``; with ``dp = 1`` so do experts.
-
-    With ``dp > 1`` tokens travel: dispatch and combine between ranks (each of a group's ``tp`` ranks carries its share of the
-    tokens), an all-reduce over ``tp`` for what every rank computes a part of (shared experts), and where ``moe_tp`` devices share
-    an expert, the gather of the tokens a target group received and the reduction of its results (FP8 in, BF16 out).
-    ``carried``: the bytes are added to it.
-    """
-    zeros = np.zeros_like(shapes.tp)
-    if block.kind not in ("attention", "mlp", "moe"):
-        return zeros
-    if not rates.levels:
-        return zeros
-    hidden = float(pieces.hidden_size)
-    reduce_tp = all_reduce(shapes.tp, tokens * hidden * 2.0, rates.levels, carried) * rates.all_reduce
-    if block.routed is None:
-        return reduce_tp
-    item = block.routed
-    group_experts = item.experts / max(pieces.routing_groups, 1)
-    targets = []
-    inner = np.ones_like(shapes.tp)
-    for level in rates.levels:
-        count = shapes.ep / inner
-        per_target = np.ceil(item.experts / np.maximum(count, 1.0))
-        spans = np.maximum(np.ceil(group_experts / per_target), 1.0)
-        limit = np.where(pieces.routing_groups > 1, pieces.routing_active_groups * spans, math.inf)
-        targets.append(distinct_targets(count, item.active, limit))
-        inner = targets_within(shapes.ep, level, shapes.moe_tp)
-    copy_bytes = hidden * (_DISPATCH_BYTES.get(item.dtype, 2.0) + 2.0)
-    apart: Carried | None = None if carried is None else {}
-    travel = all_to_all(shapes.ep, tokens / shapes.tp, copy_bytes, targets, rates.levels, shapes.moe_tp, apart)
-    within = all_reduce(shapes.moe_tp, tokens * targets[0] * copy_bytes / 2.0, rates.levels, apart) * rates.all_reduce
-    if carried is not None and apart is not None:
-        for name, moved in apart.items():
-            carried[name] = carried.get(name, zeros) + np.where(shapes.dp > 1, moved, 0.0)
-    return np.where(shapes.dp > 1, travel * rates.all_to_all + reduce_tp + within, reduce_tp)
-
-
-def network_bytes(block: BlockPieces, pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> Carried:
-    """Bytes that a device sends over each network level for one layer's block, while it receives as many."""
-    carried: Carried = {}
-    tokens = _tokens(block, shapes, load)
-    _communication_seconds(block, pieces, shapes, rates, tokens, carried)
-    if np.any(shapes.cp > 1.0):
-        _context_seconds(block, shapes, rates, load, tokens, carried)
-    return carried
-
-
-def _context_seconds(
-    block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, tokens: Column, carried: Carried | None = None
-) -> Column:
-    """What context parallelism adds: the ``cp`` devices of a group exchange queries and partial results, or their caches.
-
-    A FLOP term of ``2 h (q + v)`` per pair stands for ``h (q + v)`` BF16 elements a token, of which each device needs those of
-    the heads of its group; gathering the cache entries that are read instead may move less (prefill of few cached tokens).
-    Gather and reduce-scatter move ``(n-1)/n`` of it, as half an all-reduce does.
-    """
-    elements = np.zeros_like(shapes.tp)
-    modes: dict[str, Column] = {}
-    for term in block.flops:
-        if load.phase in term.phases and block.caches:
-            pair = term.per_pair / 2.0 / split_ways(shapes.tp, term.tensor_axis) * shapes.cp
-            if term.mode:
-                modes[term.mode] = modes.get(term.mode, np.zeros_like(shapes.tp)) + pair
-            else:
-                elements = elements + pair
-    if modes:
-        elements = elements + np.min(np.stack(list(modes.values())), axis=0)
-    gathered = np.zeros_like(shapes.tp)
-    for cache in block.caches:
-        entries = cache.read_span.entries(load.read_context)
-        ways = cache_ways(shapes, cache.tensor_axis) / shapes.cp
-        gathered = gathered + load.sequences * entries * cache.entry_bytes / ways
-    payload = np.minimum(elements * 2.0 * tokens, gathered) / 2.0
-    return np.where((shapes.cp > 1.0) & (payload > 0.0), all_reduce(shapes.cp, payload, rates.levels, carried), 0.0)
 
 
 def pass_times(pieces: ModelPieces, shapes: Shapes, rates: Rates, load: Load) -> PassTimes:

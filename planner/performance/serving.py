@@ -16,7 +16,7 @@ import numpy as np
 from planner.footprint.pieces import ModelPieces
 from planner.footprint.shapes import Column, Shapes
 from planner.performance.collectives import point_to_point
-from planner.performance.passes import prefill_passes
+from planner.performance.load import prefill_passes
 from planner.performance.rates import Level
 from planner.workload import Workload
 

@@ -1,6 +1,7 @@
 """Plans: the plan and its parts, the declared space and its bounds, verification. Imports neither search nor ortools."""
 
-from planner.plans.inputs import Context, Inputs, Options, build_context
+from planner.plans.context import Context, build_context
+from planner.plans.inputs import Inputs, Options
 from planner.plans.read import read_plan
 from planner.plans.schema import Plan
 from planner.plans.verify import Violation, verify_plan

@@ -9,21 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from planner.plans.context import Context, at_value, at_variant
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.describe import explanation_of
 from planner.plans.experts import expert_rows
-from planner.plans.inputs import Context, Inputs, Options, Variant, at_value, at_variant
+from planner.plans.inputs import Inputs, Options, Variant
 from planner.plans.intervals import combine, hour_moves, interval, perturbed
 from planner.plans.numbers import canonical, relative_gap
-from planner.plans.operate import (
-    Decision,
-    Operation,
-    PoolDecision,
-    PoolState,
-    blended_usd,
-    costs,
-    operate,
-    operation_objective,
-)
+from planner.plans.operate import Operation, operate
 from planner.plans.pareto import UNITS_OF, Front, front_data
 from planner.plans.placement import memory_summary, placement_rows
 from planner.plans.prefix import as_asked
@@ -33,7 +26,9 @@ from planner.plans.resilience import resilience_rows
 from planner.plans.robust import Served, contexts_of
 from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price_rows
 from planner.plans.space import Space, configuration_count, declare_space
+from planner.plans.states import PoolState
 from planner.plans.transition import Transition, transition_data
+from planner.plans.worth import blended_usd, costs, operation_objective
 from planner.quantities import round12
 from planner.version import CATALOGUE_VERSION, __version__
 from planner.workload import Workload

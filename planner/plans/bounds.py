@@ -20,12 +20,15 @@ from planner.errors import InputError
 from planner.footprint.shapes import Column, Shapes
 from planner.performance.serving import largest_period
 from planner.plans.candidates import DecodeGroup, MixedGroup, PrefillRows, cell_bounds
+from planner.plans.context import Context, PoolContext
+from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import decode_seconds
-from planner.plans.inputs import Context, PoolContext, Variant
+from planner.plans.inputs import Variant
 from planner.plans.lp import decode_basis, vertex
-from planner.plans.operate import PoolDecision, blended_usd, pool_problem
 from planner.plans.space import Space
+from planner.plans.states import pool_problem
 from planner.plans.tiers import dual_bound, elastic
+from planner.plans.worth import blended_usd
 from planner.quantities import round12
 
 DUAL_TOLERANCE = 1e-6

@@ -11,6 +11,7 @@ from planner.footprint import Shapes
 from planner.footprint.shapes import Column
 from planner.performance import mixed_serving, prefill_queue, split_serving
 from planner.performance.serving import Mixed
+from planner.plans.context import Context, PoolContext
 from planner.plans.decode_times import DecodeTimes, decode_times
 from planner.plans.evaluate import (
     Candidates,
@@ -22,7 +23,6 @@ from planner.plans.evaluate import (
     prefill_seconds,
     prefix_most,
 )
-from planner.plans.inputs import Context, PoolContext
 from planner.plans.operate import busy_limit, handoff_time
 from planner.plans.space import PoolSpace
 

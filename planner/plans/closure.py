@@ -37,9 +37,10 @@ from planner.plans.candidates import (
     mixed_groups,
     prefill_rows,
 )
+from planner.plans.context import Context, build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.decode_times import decode_times
-from planner.plans.inputs import Context, Inputs, Objective, build_context
-from planner.plans.operate import PoolDecision
+from planner.plans.inputs import Inputs, Objective
 from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, split_table
 from planner.plans.pareto import at_objective, limit_seconds
 from planner.plans.schema import Plan

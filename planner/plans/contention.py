@@ -7,7 +7,8 @@ from operator import ge
 
 from planner.footprint.pieces import ModelPieces
 from planner.footprint.shapes import Shapes
-from planner.performance.passes import PassTimes, network_bytes
+from planner.performance.network_time import network_bytes
+from planner.performance.passes import PassTimes
 from planner.performance.rates import Rates, TierRate
 
 

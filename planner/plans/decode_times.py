@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from planner.footprint import Shapes
 from planner.footprint.shapes import Column
+from planner.plans.context import PoolContext
 from planner.plans.evaluate import decode_seconds
-from planner.plans.inputs import PoolContext
 
 MOST_BATCHES = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.plans.inputs import Context
+from planner.plans.context import Context
 from planner.plans.operate import Operation
 from planner.plans.pareto import UNITS_OF
 from planner.plans.prefix import ITEM

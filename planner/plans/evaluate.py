@@ -16,9 +16,9 @@ from planner.footprint.memory import lookup_bytes as table_bytes
 from planner.footprint.pieces import cache_parts
 from planner.footprint.shapes import Column
 from planner.performance import PassTimes, decode_load, pass_times, prefill_load
-from planner.performance.passes import prefill_passes
+from planner.performance.load import prefill_passes
 from planner.performance.rates import TierRate
-from planner.plans.inputs import PoolContext
+from planner.plans.context import PoolContext
 from planner.plans.prefix import rate_within
 
 Mask = NDArray[np.bool_]

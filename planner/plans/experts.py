@@ -24,8 +24,9 @@ from planner.plans.numbers import canonical
 from planner.workload.experts import ExpertPopularity
 
 if TYPE_CHECKING:
-    from planner.plans.inputs import Context
-    from planner.plans.operate import Decision, PoolState
+    from planner.plans.context import Context
+    from planner.plans.decision import Decision
+    from planner.plans.states import PoolState
 
 CLASSES = 4
 """Classes of equal size, by use, into which the experts of a layer are put."""

@@ -18,7 +18,7 @@ from planner.architecture import Block, WeightGroup
 from planner.footprint import ModelPieces, RoutedItem
 from planner.plans.experts import ExpertMap, routed_layers, slots_of
 from planner.plans.inputs import with_weight_dtype
-from planner.plans.operate import PoolState
+from planner.plans.states import PoolState
 
 Array = NDArray[np.float64]
 WEIGHTS, EXPERTS, TABLES = KINDS = ("weights", "routed experts", "tables")

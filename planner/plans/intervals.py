@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable
 
 from planner.performance import uncertain_groups
-from planner.plans.inputs import Context, PoolContext, system_hour
-from planner.plans.operate import Decision, Operation, operate, with_rates
+from planner.plans.context import Context, PoolContext, system_hour
+from planner.plans.decision import Decision
+from planner.plans.operate import Operation, operate, with_rates
 from planner.prices import OwnedPrices
 
 Metric = Callable[[Operation], float]

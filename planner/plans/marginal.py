@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.performance import more_bandwidth
-from planner.plans.inputs import Context
-from planner.plans.operate import Operation, PoolState, operation_objective, pool_state, serve
+from planner.plans.context import Context
+from planner.plans.operate import Operation, serve
+from planner.plans.states import PoolState, pool_state
+from planner.plans.worth import operation_objective
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.plans.context import PoolContext
 from planner.plans.experts import ExpertMap
 from planner.plans.holdings import KINDS, Holdings, common_bytes, held_bytes, holdings_of
-from planner.plans.inputs import PoolContext
 from planner.plans.matching import Role, Side, takeovers
 from planner.plans.operate import Operation
 

@@ -11,7 +11,8 @@ from planner.errors import InputError
 from planner.hardware import figures_of
 from planner.hardware.schema import DIMENSIONS
 from planner.performance import attention_dtype
-from planner.plans.inputs import Context, Inputs, PoolContext, build_context
+from planner.plans.context import Context, PoolContext, build_context
+from planner.plans.inputs import Inputs
 from planner.plans.space import affordable_units
 from planner.quantities import Figure, readable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from planner.plans.bounds import Charge
-from planner.plans.inputs import Context
+from planner.plans.context import Context
 from planner.plans.space import Space
 
 

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from planner.plans.inputs import Context, Inputs, Objective, Options, Variant, at_variant
+from planner.plans.context import Context, at_variant
+from planner.plans.decision import Decision
+from planner.plans.inputs import Inputs, Objective, Options, Variant
 from planner.plans.numbers import relative_gap
-from planner.plans.operate import Decision, Operation, blended_usd, checks, operation_objective
+from planner.plans.operate import Operation
+from planner.plans.worth import blended_usd, checks, operation_objective
 from planner.quantities import round12
 
 Violated = tuple[str, str, Any, Any]

@@ -11,8 +11,8 @@ from planner.footprint.memory import cache_bytes_per_sequence
 from planner.footprint.pieces import Window, cache_parts
 from planner.plans.evaluate import admitted_sequences, reserved_bytes
 from planner.plans.experts import slots_of
-from planner.plans.operate import PoolState, prefix_parts
 from planner.plans.prefix import age_name
+from planner.plans.states import PoolState, prefix_parts
 from planner.plans.window_items import class_name, table_sizes
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from planner.footprint.memory import cache_bytes_per_sequence
 from planner.performance import prefill_queue, split_serving
-from planner.plans.operate import Operation, PoolState, busy_limit
+from planner.plans.operate import Operation, busy_limit
+from planner.plans.states import PoolState
 
 
 def prefix_rows(operation: Operation) -> list[dict[str, Any]]:

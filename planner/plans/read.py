@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from planner.documents import explain_validation, parse_json
 from planner.errors import InputError, VerificationError
 from planner.plans.assemble import SCHEMA_VERSION, Certificate
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.expert_bounds import MAX_EXPERTS
 from planner.plans.experts import ExpertMap, even_split
 from planner.plans.inputs import Inputs, Previous, Variant
-from planner.plans.operate import Decision, PoolDecision
 from planner.plans.pareto import Front, Point
 from planner.plans.robust import Served
 from planner.plans.schema import Experts, Plan, SlotMap

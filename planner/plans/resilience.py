@@ -6,8 +6,9 @@ from dataclasses import replace
 from math import gcd
 from typing import Any
 
-from planner.plans.inputs import Context
-from planner.plans.operate import Decision, Operation, operate
+from planner.plans.context import Context
+from planner.plans.decision import Decision
+from planner.plans.operate import Operation, operate
 
 
 def resilience_rows(context: Context, decision: Decision, operation: Operation) -> list[dict[str, Any]]:

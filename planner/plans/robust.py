@@ -32,8 +32,11 @@ from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError
 from planner.plans.bounds import merit_of_objective, objective_of_merit
-from planner.plans.inputs import Context, Inputs, Variant, build_context
-from planner.plans.operate import Decision, Operation, operate, operation_objective
+from planner.plans.context import Context, build_context
+from planner.plans.decision import Decision
+from planner.plans.inputs import Inputs, Variant
+from planner.plans.operate import Operation, operate
+from planner.plans.worth import operation_objective
 
 if TYPE_CHECKING:
     from planner.workload import Workload

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from planner.plans.context import Context, PoolContext
+from planner.plans.decision import Decision
 from planner.plans.evaluate import largest_fitting_batch
-from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import right_hand_range
 from planner.plans.marginal import Price, network_prices, unit_prices
-from planner.plans.operate import Decision, Operation, PoolState, checks, operate, operation_objective, pool_passes
+from planner.plans.operate import Operation, operate
 from planner.plans.placement import window_label
 from planner.plans.prefetch import WAIT
 from planner.plans.prefix_rows import cache_binds
+from planner.plans.states import PoolState, pool_passes
+from planner.plans.worth import checks, operation_objective
 
 
 def phase_parts(state: PoolState, phase: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from planner.errors import InputError
 from planner.footprint import Shapes
 from planner.footprint.shapes import widths
 from planner.plans.constraints import kept, limits, on_axis, shape_filter
-from planner.plans.inputs import Context, PoolContext
+from planner.plans.context import Context, PoolContext
 
 TENSOR = (1, 2, 4, 8, 16, 32)
 PIPELINE = (1, 2, 4, 8)

@@ -19,10 +19,11 @@ from planner.economics.classes import DOES_NOT_WEAR, DRIVE_WRITES_PER_DAY, PICOJ
 from planner.economics.energy import joules_per_byte, joules_per_token
 from planner.economics.wear import drive_writes_per_day
 from planner.performance import TierRate
-from planner.plans.inputs import Context
+from planner.plans.context import Context
 from planner.plans.lp import Array
-from planner.plans.operate import Operation, PoolState, prefix_parts
+from planner.plans.operate import Operation
 from planner.plans.prefix import age_name
+from planner.plans.states import PoolState, prefix_parts
 from planner.plans.tiers import TierProblem, evaluate_shares, reading_stages
 
 USED = 1e-12

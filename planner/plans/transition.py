@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from planner.plans.constraints import Constraint, on_axis
+from planner.plans.context import Context, at_variant, build_context
+from planner.plans.decision import Decision
 from planner.plans.experts import ExpertMap, is_even
-from planner.plans.inputs import Context, Inputs, at_variant, build_context
+from planner.plans.inputs import Inputs
 from planner.plans.moves import Moves, moves_between
 from planner.plans.numbers import relative_gap
-from planner.plans.operate import Decision, Operation, operate, operation_objective
+from planner.plans.operate import Operation, operate
+from planner.plans.worth import operation_objective
 from planner.quantities import round12
 
 OPTIMUM = "optimum"

@@ -16,13 +16,15 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.performance import TierRate
-from planner.plans.inputs import Context
+from planner.plans.context import Context
 from planner.plans.lp import Array
-from planner.plans.operate import Operation, PoolState, checks, operation_objective, serve
-from planner.plans.operate import problem_with_tiers as with_tiers
+from planner.plans.operate import Operation, serve
 from planner.plans.sensitivity import resource_seconds
+from planner.plans.states import PoolState
+from planner.plans.states import problem_with_tiers as with_tiers
 from planner.plans.tier_rows import held_bytes, moved_joules, moved_per_token, used_tiers
 from planner.plans.tiers import TierProblem, evaluate_shares, resident_shares
+from planner.plans.worth import checks, operation_objective
 
 NO_WORSE = 1e-6
 """Relative loss that is printed as none."""

@@ -17,16 +17,19 @@ from planner.errors import InputError
 from planner.plans.assemble import assemble
 from planner.plans.bounds import DUAL_TOLERANCE
 from planner.plans.constraints import kept
+from planner.plans.context import Context, at_variant, build_context
+from planner.plans.decision import Decision
 from planner.plans.experts import maps_wanted
-from planner.plans.inputs import Context, Inputs, at_variant, build_context
+from planner.plans.inputs import Inputs
 from planner.plans.intervals import within_high
 from planner.plans.numbers import GAP_DECIMALS
-from planner.plans.operate import Decision, Operation, PoolState, checks, operate
+from planner.plans.operate import Operation, operate
 from planner.plans.pareto import GAP, LIMITS, front_violations
 from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of, robust_of, transition_of
 from planner.plans.robust import EACH, SAME, Served, contexts_of, robust_violations
 from planner.plans.schema import Plan
 from planner.plans.space import Space, declare_space
+from planner.plans.states import PoolState
 from planner.plans.transition import (
     CHOICE,
     ROWS,
@@ -38,6 +41,7 @@ from planner.plans.transition import (
     rules_of,
     transition_violations,
 )
+from planner.plans.worth import checks
 
 RELATIVE = 1e-9
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.errors import InfeasibleError
-from planner.plans.inputs import Inputs, build_context
+from planner.plans.context import build_context
+from planner.plans.inputs import Inputs
 from planner.plans.space import declare_space
 from planner.reporter import Reporter
 from planner.search.limits import SERVICE, Limit, droppable, limits_of, without

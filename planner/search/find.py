@@ -29,8 +29,8 @@ from planner.plans.bounds import (
     rate_of_merit,
     weigh_batch,
 )
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.evaluate import Candidates, prefix_most
-from planner.plans.operate import Decision, PoolDecision
 from planner.quantities import round12
 from planner.reporter import Reporter
 from planner.search.tables import Placed, Stop, Tables

@@ -8,7 +8,8 @@ from typing import Any
 
 from planner.errors import InputError
 from planner.plans.constraints import Constraint
-from planner.plans.inputs import Inputs, build_context
+from planner.plans.context import build_context
+from planner.plans.inputs import Inputs
 from planner.plans.needs import refuse_unknown
 from planner.plans.space import declare_space
 

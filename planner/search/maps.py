@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from planner.plans.context import Context, PoolContext
+from planner.plans.decision import Decision
 from planner.plans.experts import ExpertMap, expert_shares, has_use, maps_wanted, routed_layers, slots_of, with_map
-from planner.plans.inputs import Context, PoolContext
-from planner.plans.operate import Decision
 from planner.search.find import Found
 
 Maps = dict[tuple[int, int], ExpertMap]

@@ -16,7 +16,8 @@ from typing import Any
 
 from planner.errors import InfeasibleError, InputError, PlannerError, StoppedError
 from planner.plans.bounds import objective_of_merit
-from planner.plans.inputs import Inputs, PoolContext, build_context, system_cost
+from planner.plans.context import PoolContext, build_context, system_cost
+from planner.plans.inputs import Inputs
 from planner.plans.mix import Deployment, Mix, PoolUse, Reached
 from planner.plans.numbers import canonical, relative_gap
 from planner.plans.schema import FrontPool

@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from planner.plans.bounds import instance
+from planner.plans.context import Context, PoolContext
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.evaluate import Candidates, memory_need
-from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import LinearProgram, encode_basis
-from planner.plans.operate import Decision, Operation, PoolDecision, checks, operate, pool_problem
+from planner.plans.operate import Operation, operate
 from planner.plans.space import declare_space
+from planner.plans.states import pool_problem
 from planner.plans.tiers import TierProblem
+from planner.plans.worth import checks
 from planner.search.tier_lp import solve_tiers
 
 MOST_CONFIGURATIONS = 32

@@ -12,8 +12,9 @@ import math
 from dataclasses import dataclass, replace
 
 from planner.plans.bounds import merit_of_objective, objective_of_merit
+from planner.plans.decision import Decision
 from planner.plans.inputs import Inputs
-from planner.plans.operate import Decision, operate, operation_objective
+from planner.plans.operate import operate
 from planner.plans.pareto import (
     Front,
     Point,
@@ -23,6 +24,7 @@ from planner.plans.pareto import (
     outer_limit_ms,
     short_limit_ms,
 )
+from planner.plans.worth import operation_objective
 from planner.reporter import Reporter
 from planner.search.find import NOTHING, Found, search_all
 from planner.search.tables import Stop, Tables

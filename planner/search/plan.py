@@ -7,10 +7,13 @@ from dataclasses import replace
 from planner.errors import StoppedError
 from planner.plans.assemble import Certificate, assemble
 from planner.plans.bounds import objective_of_merit
-from planner.plans.inputs import Inputs, build_context
-from planner.plans.operate import Decision, operate, operation_objective
+from planner.plans.context import build_context
+from planner.plans.decision import Decision
+from planner.plans.inputs import Inputs
+from planner.plans.operate import operate
 from planner.plans.pareto import Front
 from planner.plans.schema import Plan
+from planner.plans.worth import operation_objective
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
 from planner.search.find import NOTHING, Found, search_all

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planner.plans.inputs import PoolContext
-from planner.plans.operate import PoolDecision
+from planner.plans.context import PoolContext
+from planner.plans.decision import PoolDecision
 from planner.search.tables import Placed, Tables
 
 ROUNDS = 40

@@ -11,7 +11,8 @@ from typing import Any
 
 from planner.errors import InputError
 from planner.plans.constraints import RANGE_AXES, WORDS, Constraint
-from planner.plans.inputs import WEIGHT_FORMATS, Inputs, PoolContext, build_context
+from planner.plans.context import PoolContext, build_context
+from planner.plans.inputs import WEIGHT_FORMATS, Inputs
 from planner.plans.space import Space, declare_space
 from planner.search.limits import Limit
 from planner.search.overflow import held_in, least_held

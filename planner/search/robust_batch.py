@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.plans.bounds import decode_decision, node_name
-from planner.plans.operate import PoolDecision
+from planner.plans.decision import PoolDecision
 
 if TYPE_CHECKING:
     from planner.search.tables import Tables

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.plans.bounds import decode_decision, node_name, prefill_decision
-from planner.plans.operate import Decision, PoolDecision
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.pairing import carries, merit_of_rates, split_table
 from planner.search.robust_batch import BestBatch
 

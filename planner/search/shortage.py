@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from planner.performance import Rates
+from planner.plans.context import Context, PoolContext, build_context
+from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import Candidates, memory_need, reserved_bytes
-from planner.plans.inputs import Context, Inputs, PoolContext, build_context
-from planner.plans.operate import Operation, PoolDecision
+from planner.plans.inputs import Inputs
+from planner.plans.operate import Operation
 from planner.plans.space import PoolSpace, Space
 from planner.search.limits import usable
 from planner.search.trials import OutOfTimeError, Trials

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.performance.passes import prefill_passes
+from planner.performance.load import prefill_passes
 from planner.performance.serving import queue_wait
 from planner.plans.bounds import decode_decision, node_name, prefill_decision
-from planner.plans.operate import BUSY_LIMIT, Decision, PoolDecision
+from planner.plans.decision import Decision, PoolDecision
+from planner.plans.operate import BUSY_LIMIT
 from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, sooner, split_table, undominated
 from planner.quantities import round12
 from planner.search.find import Node

@@ -10,8 +10,9 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.footprint import Shapes
-from planner.plans.inputs import Context, Inputs, build_context
-from planner.plans.operate import Decision
+from planner.plans.context import Context, build_context
+from planner.plans.decision import Decision
+from planner.plans.inputs import Inputs
 from planner.plans.space import MOST_UNITS, declare_space
 from planner.reporter import Reporter
 from planner.search.find import Found, Search, search_all

@@ -17,11 +17,12 @@ from planner.plans.candidates import (
     mixed_groups,
     prefill_rows,
 )
+from planner.plans.context import Context, PoolContext
+from planner.plans.decision import PoolDecision
 from planner.plans.decode_times import decode_times
-from planner.plans.inputs import Context, PoolContext
 from planner.plans.lp import encode_basis
-from planner.plans.operate import Passes, PoolDecision, pool_problem
 from planner.plans.space import PoolSpace, Space
+from planner.plans.states import Passes, pool_problem
 from planner.plans.tiers import dual_bound, elastic, evaluate_shares
 from planner.search.tier_lp import prove_empty, solve_tiers
 

@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from planner.plans.candidates import DecodeGroup, MixedGroup
-from planner.plans.inputs import Context, Inputs, PoolContext, build_context
-from planner.plans.operate import Decision, Operation, operate
+from planner.plans.context import Context, PoolContext, build_context
+from planner.plans.decision import Decision
+from planner.plans.inputs import Inputs
+from planner.plans.operate import Operation, operate
 from planner.plans.space import PoolSpace, Space, declare_space
 from planner.reporter import Reporter
 from planner.search.find import Search, search_all

@@ -7,9 +7,11 @@ from dataclasses import replace
 from planner.errors import InfeasibleError
 from planner.plans.assemble import assemble
 from planner.plans.bounds import objective_of_merit
+from planner.plans.context import Context, at_variant, build_context
+from planner.plans.decision import Decision
 from planner.plans.experts import ExpertMap
-from planner.plans.inputs import Context, Inputs, Previous, at_variant, build_context
-from planner.plans.operate import Decision, checks, operate, operation_objective
+from planner.plans.inputs import Inputs, Previous
+from planner.plans.operate import operate
 from planner.plans.read import certificate_of, decision_of, front_of, inputs_of, least_of, previous_of
 from planner.plans.schema import FrontPool, Plan
 from planner.plans.transition import (
@@ -23,6 +25,7 @@ from planner.plans.transition import (
     undominated,
     weigh,
 )
+from planner.plans.worth import checks, operation_objective
 from planner.reporter import Reporter
 from planner.search.plan import best_of, solve
 from planner.search.sizing import tables_of
