@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from planner.errors import InputError
 from planner.hardware import MemoryPart, load_part
 from planner.hardware.loader import list_hardware
 from planner.hardware.parts import usd_per_gb
+from planner.performance import distinct_experts
 from planner.prices.currency import RATES, load_rates, rate_at, usd
 from planner.prices.sheets import SHEETS, PriceSheet, load_sheet, moment_text, period_at
 
@@ -201,7 +203,7 @@ def test_experts_on_ssd_by_batch() -> None:
     """V3's fp8 experts of 44 MB read from SSD, 110.8 pJ/bit: 18.1 J a token alone, 0.14 at 4,096; 0.65 USD per million tokens."""
     each = energy.joules_per_byte(102.4e-12, 4.2e-12, 4.2e-12)
     for batch, joules in ((1, 18.1), (64, 7.9), (256, 2.26), (1024, 0.57), (4096, 0.14)):
-        read = energy.woken_expert_bytes(layers=58, experts=256, active=8, expert_bytes=44e6, batch=batch)
+        read = 58 * float(distinct_experts(256, 8 / 256, np.array(float(batch)))) * 44e6
         found = energy.joules_per_token(read, each, batch)
         assert found == pytest.approx(joules, rel=0.02)
         if batch == 1:
@@ -210,7 +212,7 @@ def test_experts_on_ssd_by_batch() -> None:
 
 
 def test_what_one_pass_of_a_thousand_streams() -> None:
-    read = energy.woken_expert_bytes(layers=58, experts=256, active=8, expert_bytes=44e6, batch=1024)
+    read = 58 * float(distinct_experts(256, 8 / 256, np.array(float(1024)))) * 44e6
     assert read == pytest.approx(655e9, rel=0.01)
 
 
@@ -340,19 +342,6 @@ def test_energy_is_linear_in_bytes_and_shared_by_the_pass(size: float, each: flo
     assert energy.joules_per_token(factor * size, each, tokens) == pytest.approx(factor * whole, rel=1e-9)
     assert energy.joules_per_token(size, each, factor * tokens) == pytest.approx(whole / factor, rel=1e-9)
     assert energy.usd_per_mtok(3.6, 1.0, 1.0) == pytest.approx(1.0)  # 3.6 J a token are a kWh a million
-
-
-@given(st.integers(1, 64), st.integers(2, 512), st.floats(1.0, 1e5), st.data())
-def test_woken_experts_rise_with_the_batch_to_all(layers: int, experts: int, batch: float, data: st.DataObject) -> None:
-    active = data.draw(st.integers(1, experts))
-
-    def read(tokens: float) -> float:
-        return energy.woken_expert_bytes(layers=layers, experts=experts, active=active, expert_bytes=1.0, batch=tokens)
-
-    assert read(1.0) == pytest.approx(layers * active, rel=1e-9)
-    assert read(1.0) * (1 - 1e-9) <= read(batch) <= layers * experts * (1 + 1e-9)
-    assert read(batch + 1.0) >= read(batch) * (1 - 1e-9)
-    assert read(batch + 1.0) / (batch + 1.0) <= read(batch) / batch * (1 + 1e-9)
 
 
 # -- sheets and currency -------------------------------------------------------------------------------------------------

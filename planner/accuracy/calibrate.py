@@ -45,7 +45,6 @@ LEAST_ROWS = 30
 SHRINK_ROWS = 10.0
 """A correction of n rows is ``n / (n + SHRINK_ROWS)`` of the median residual."""
 FOLDS = 5
-FITTED = ("tpot_s", "ttft_s")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from planner.accuracy.deployment_passes import Engines, catalogue_hardware
 from planner.accuracy.deployments import UNITS, load_deployments
 from planner.accuracy.labels import Skip
-from planner.accuracy.misses import Miss, load_misses
+from planner.accuracy.misses import Miss, is_missed, load_misses
 from planner.accuracy.points import CONTINUOUS, Points, noise_floor, read_points
 from planner.accuracy.predict import Predicted, predict
 from planner.accuracy.predict_deployments import Prediction, Unanswered, predict_all
@@ -192,7 +192,7 @@ def score_deployments(answered: Sequence[Prediction], unanswered: Sequence[Unans
             for one in answered
             if one.row.score == "reference"
         ],
-        "beyond_2x": [_row(one) | _why(known.get(one.row.id)) for one in absolute if not 0.5 <= one.value / one.row.value <= 2.0],
+        "beyond_2x": [_row(one) | _why(known.get(one.row.id)) for one in absolute if is_missed(one)],
         "skipped_by_reason": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
         "skipped": [{"id": one.row.id, "reason": one.reason} for one in unanswered],
     }

@@ -22,7 +22,7 @@ _USUAL = "usual figure of the class, unverified"
 PICOJOULES_PER_BIT = {
     "hbm": ClassFigure(4.2, _STUDY, "B"),
     "ddr": ClassFigure(9.2, _STUDY, "B"),
-    "cxl": ClassFigure(9.2, _STUDY, "B"),
+    "cxl": ClassFigure(9.2, f"its DDR5 alone, without link and controller: {_STUDY}", "C"),
     "lpddr": ClassFigure(4.0, _USUAL, "D"),
     "ssd": ClassFigure(102.4, _STUDY, "B"),
 }

@@ -6,8 +6,6 @@ A bit read from a tier costs that tier's energy; on its way to a kernel it is wr
 
 from __future__ import annotations
 
-import math
-
 JOULES_PER_KWH = 3.6e6
 
 
@@ -19,15 +17,6 @@ def joules_per_byte(*joules_per_bit: float) -> float:
 def joules_per_token(bytes_per_pass: float, energy_joules_per_byte: float, tokens_per_pass: float = 1.0) -> float:
     """Energy of the bytes of one pass, shared by the tokens that it computes."""
     return bytes_per_pass * energy_joules_per_byte / tokens_per_pass
-
-
-def woken_expert_bytes(*, layers: int, experts: int, active: int, expert_bytes: float, batch: float) -> float:
-    """Expected bytes of the routed experts that a pass of ``batch`` tokens reads, routing uniform.
-
-    An expert stays untouched by a token with probability ``1 - k/E``, so ``E * (1 - (1-k/E)^B)`` of a layer are read.
-    """
-    untouched = math.exp(batch * math.log1p(-active / experts)) if active < experts else 0.0
-    return layers * experts * (1.0 - untouched) * expert_bytes
 
 
 def usd_per_mtok(energy_joules_per_token: float, usd_per_kwh: float, pue: float) -> float:
