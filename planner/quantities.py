@@ -23,6 +23,8 @@ Dimension = Literal[
     "j_per_bit",
     "usd",
     "usd_per_kwh",
+    "usd_per_kw_month",
+    "usd_per_h",
     "usd_per_gb",
     "per_s",
     "fraction",
@@ -47,6 +49,8 @@ def _table() -> dict[str, dict[str, float]]:
         "j_per_bit": {"J/bit": 1.0, "nJ/bit": 1e-9, "pJ/bit": 1e-12, "fJ/bit": 1e-15},
         "usd": {"USD": 1.0, "kUSD": 1e3, "MUSD": 1e6, "$": 1.0},
         "usd_per_kwh": {"USD/kWh": 1.0, "$/kWh": 1.0},
+        "usd_per_kw_month": {"USD/kW-month": 1.0, "$/kW-month": 1.0},
+        "usd_per_h": {"USD/h": 1.0, "$/h": 1.0},
         "usd_per_gb": {f"{c}/{u}": 1e9 / data[u] for c in ("USD", "$") for u in ("GB", "TB", "GiB", "TiB")},
         "per_s": {"/s": 1.0, "k/s": 1e3, "M/s": 1e6, "/min": 1 / 60, "/h": 1 / 3600, "IOPS": 1.0, "kIOPS": 1e3, "MIOPS": 1e6},
         "fraction": {"": 1.0, "%": 0.01},
@@ -66,6 +70,8 @@ _BASE_UNIT = {
     "j_per_bit": "J/bit",
     "usd": "USD",
     "usd_per_kwh": "USD/kWh",
+    "usd_per_kw_month": "USD/kW-month",
+    "usd_per_h": "USD/h",
     "usd_per_gb": "USD/GB",
     "per_s": "/s",
     "fraction": "",
@@ -146,6 +152,13 @@ def plain(value: float) -> str:
         return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.4g}"
     text = f"{value:.4g}"
     return text if "e" not in text or abs(value) < 1e-7 else f"{value:.10f}".rstrip("0")
+
+
+def plain_up(value: float) -> str:
+    """Six digits of a number above 0, and never less than it: what a limit must be raised to."""
+    scale = 10.0 ** (5 - math.floor(math.log10(value)))
+    rounded = math.ceil(value * scale * (1.0 - 1e-12)) / scale
+    return f"{rounded:,.0f}" if rounded >= 1e5 else f"{rounded:.6g}"
 
 
 def _example(dimension: str) -> str:
@@ -242,6 +255,8 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
     "j_per_bit": (1e-16, 1e-3),
     "usd": (1e-2, 1e12),
     "usd_per_kwh": (1e-4, 1e3),
+    "usd_per_kw_month": (1e-1, 1e5),
+    "usd_per_h": (1e-4, 1e7),
     "usd_per_gb": (1e-6, 1e6),
     "per_s": (1e-3, 1e12),
     "fraction": (1e-6, 1e3),
@@ -321,6 +336,7 @@ if TYPE_CHECKING:
     CountFigure: TypeAlias = Figure
     YearsFigure: TypeAlias = Figure
     UsdPerKwhFigure: TypeAlias = Figure
+    UsdPerKwMonthFigure: TypeAlias = Figure
 else:
     BytesFigure = figure_of("bytes", exclusive=False)
     SecondsFigure = figure_of("s", exclusive=False)
@@ -329,3 +345,4 @@ else:
     CountFigure = figure_of("count", exclusive=False)
     YearsFigure = figure_of("years")
     UsdPerKwhFigure = figure_of("usd_per_kwh", exclusive=False)
+    UsdPerKwMonthFigure = figure_of("usd_per_kw_month", exclusive=False)

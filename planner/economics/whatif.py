@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from planner.economics.owned import HourlyCost
 from planner.errors import InputError
 from planner.hardware import System
+from planner.hardware.installed import installed_bytes
 
-PRICES = ("gpu", "hbm", "gddr", "lpddr", "nand", "rest", "power")
-"""What has a price of its own. ``gpu`` is a device less its memory; ``rest`` is what no other price covers; ``power`` is kWh."""
+PRICES = ("gpu", "hbm", "gddr", "lpddr", "nand", "rest", "power", "rent")
+"""What has a price of its own. ``gpu`` is a device less its memory; ``rest`` is what no other price covers; ``power`` is kWh, or
+kW and month where that is how it is paid; ``rent`` is the one price of a rented hour."""
 PRICE_OF_KIND = {"hbm": "hbm", "gddr": "gddr", "lpddr": "lpddr", "ddr": "lpddr", "cxl": "lpddr", "hbf": "nand", "ssd": "nand"}
 """The price that a memory's capacity follows."""
 
@@ -55,12 +57,8 @@ class Streams:
 
 
 def memory_bytes(system: System) -> dict[str, float]:
-    """Usable bytes of a whole system by kind of memory; what it reaches over a network is not its own."""
-    found: dict[str, float] = {}
-    for tier in system.tiers:
-        if tier.kind in PRICE_OF_KIND:
-            found[tier.kind] = found.get(tier.kind, 0.0) + tier.usable.value * system.devices / tier.devices_sharing
-    return found
+    """Usable bytes of a whole system by kind of memory that has a price; what it reaches over a network is not its own."""
+    return {kind: size for kind, size in installed_bytes(system).items() if kind in PRICE_OF_KIND}
 
 
 def capex_by_price(system: System, usd_per_gb: Mapping[str, float]) -> dict[str, float]:
@@ -94,9 +92,14 @@ def capex_by_price(system: System, usd_per_gb: Mapping[str, float]) -> dict[str,
 
 
 def pool_by_price(hardware: str, capex: Mapping[str, float], hour: HourlyCost, systems: float) -> Pool:
-    """The hour of so many systems by price: what recurs with the capital cost in proportion to it, and electricity."""
+    """The hour of so many systems by price: what recurs with the capital cost in proportion to it, and electricity or colocation;
+    or a rent."""
+    if hour.rent:
+        return Pool(hardware, {"rent": hour.rent * systems})
     follows = (hour.capital + hour.maintenance + hour.staff) / math.fsum(capex.values()) * systems
-    return Pool(hardware, {name: usd * follows for name, usd in capex.items()} | {"power": hour.electricity * systems})
+    return Pool(
+        hardware, {name: usd * follows for name, usd in capex.items()} | {"power": (hour.electricity + hour.colocation) * systems}
+    )
 
 
 def elasticities(pools: tuple[Pool, ...], index: int, price: str, input_share: float) -> Streams:

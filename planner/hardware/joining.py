@@ -31,13 +31,13 @@ def label_rows(text: str, data: dict[str, Any]) -> str:
         name = row.get("id") if isinstance(row, dict) else getattr(row, "id", None)
         return f"{match[1].removesuffix('s')}.{name}" if isinstance(name, str) else match[0]
 
-    text = re.sub(r"^(tiers|links|domains|capex_lines|memory)\.(\d+)", named, text)
-    return re.sub(r"^(tier|link|domain|capex_line)s\b(?=[.:])", r"\1", text)
+    text = re.sub(r"^(tiers|links|domains|capex_lines|rents|memory)\.(\d+)", named, text)
+    return re.sub(r"^(tier|link|domain|capex_line|rent)s\b(?=[.:])", r"\1", text)
 
 
 def from_toml(data: dict[str, Any], where: str) -> dict[str, Any]:
     """TOML writes one table per ``[[tier]]``; the object holds ``tiers``."""
-    plural = {"tier": "tiers", "link": "links", "domain": "domains", "capex_line": "capex_lines"}
+    plural = {"tier": "tiers", "link": "links", "domain": "domains", "capex_line": "capex_lines", "rent": "rents"}
     for one, many in plural.items():
         if many in data:
             raise InputError(f"{many}: unknown key", where=where, mend=f"write [[{one}]]")

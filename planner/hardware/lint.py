@@ -45,6 +45,7 @@ _HARMLESS = {
     "j_per_bit": "1 pJ/bit",
     "usd_per_gb": "1 USD/GB",
     "usd_per_kwh": "1 USD/kWh",
+    "usd_per_h": "1 USD/h",
 }
 _LONG_AGO = date(1990, 1, 1)
 _HARMLESS_VALUES: dict[str, Any] = {
@@ -80,7 +81,7 @@ _HARMLESS_VALUES: dict[str, Any] = {
 }
 _GONE = object()
 """In place of a row that is put aside, until the round is over: the numbers of the others must not move."""
-_PLURAL = {"tier": "tiers", "link": "links", "domain": "domains", "capex_line": "capex_lines"}
+_PLURAL = {"tier": "tiers", "link": "links", "domain": "domains", "capex_line": "capex_lines", "rent": "rents"}
 
 
 def lint(path: Path, *, source: ProfileSource | None = None, today: date, checked: Collection[Path] = ()) -> list[Fault]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from planner.hardware.folders import of_catalogue, packs, report_pack
 from planner.hardware.joining import kind_of, refuse_schema
 from planner.hardware.kinds import SORTS, Profile
 from planner.hardware.parts import InterconnectPart, MemoryPart, Site
-from planner.hardware.schema import DeviceProfile, HardwareSelection, System
+from planner.hardware.schema import DeviceProfile, HardwareSelection, Rent, System
 from planner.hardware.source import ProfileSource
 
 
@@ -117,6 +118,19 @@ def list_hardware(
     rows = [_summary(source, path) for path in source.files + (source.plugin_files if packs else [])]
     chosen = {row.id: row for row in reversed(rows) if row.fault or (row.kind in kinds and origin in (None, row.origin))}
     return [chosen[key] for key in sorted(chosen)]
+
+
+def list_rents(folders: Iterable[Path] = ()) -> list[tuple[str, Rent]]:
+    """Every rent of every system's profile that can be read, with the system's id, by id, basis and date."""
+    source = ProfileSource(folders)
+    found: dict[str, tuple[Rent, ...]] = {}
+    for path in source.files + source.plugin_files:
+        with suppress(InputError, ValidationError):
+            data = source.document(path)
+            if isinstance(data.get("id"), str) and isinstance(data.get("rent"), list):
+                found.setdefault(data["id"], tuple(Rent.model_validate(row) for row in data["rent"]))
+    rows = [(name, rent) for name, rents in found.items() for rent in rents]
+    return sorted(rows, key=lambda row: (row[0], row[1].basis, str(row[1].usd_per_hour.as_of), row[1].provider))
 
 
 def _split_count(name: str) -> tuple[str, int, bool]:

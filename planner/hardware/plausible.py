@@ -62,6 +62,9 @@ def observations(profile: Profile) -> Iterator[Observation]:
             yield from _figures(f"domain.{domain.id}", f"domain.{size}", domain, 1)
         for key, figure in (("power", profile.power), ("capex", profile.capex)):
             yield Observation(key, f"device.{kind}", key, figure, profile.devices)
+        for rent in profile.rents:
+            each = profile.devices if rent.per == "system" else 1
+            yield Observation(f"rent.{rent.id}.usd_per_hour", f"device.{kind}", "usd_per_hour", rent.usd_per_hour, each)
     elif isinstance(profile, DeviceProfile):
         yield from _device(profile, profile.memory[0].kind, profile.memory)
     elif isinstance(profile, MemoryPart):

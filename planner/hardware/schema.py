@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Seconds: TypeAlias = Figure
     Watts: TypeAlias = Figure
     Usd: TypeAlias = Figure
+    UsdPerHour: TypeAlias = Figure
     PerSecond: TypeAlias = Figure
     Fraction: TypeAlias = Figure
 else:
@@ -37,6 +38,7 @@ else:
     Seconds = figure_of("s", exclusive=False)
     Watts = figure_of("w")
     Usd = figure_of("usd")
+    UsdPerHour = figure_of("usd_per_h")
     PerSecond = figure_of("per_s")
     Fraction = figure_of("fraction", plausible=1e-3)
 
@@ -66,6 +68,7 @@ DIMENSIONS: dict[str, Dimension] = {
     "dwpd": "count",
     "warranty": "years",
     "usd_per_gb": "usd_per_gb",
+    "usd_per_hour": "usd_per_h",
     "electricity": "usd_per_kwh",
     "pue": "count",
     "life": "years",
@@ -394,12 +397,36 @@ class CapexLine(_Part):
     capex: Usd
 
 
+RentBasis = Literal["rent_od", "rent_1y", "rent_3y", "rent_spot", "tco"]
+"""Rented on demand, for a year or three, or while nobody bids more; or what owners say that an hour costs them, all in."""
+
+
+class Rent(_Part):
+    """What an hour of one device, or of the whole system, is rented out for: machine, electricity, upkeep and staff together."""
+
+    basis: RentBasis
+    per: Literal["device", "system"]
+    provider: Name
+    usd_per_hour: UsdPerHour
+
+    @property
+    def id(self) -> str:
+        """The row in messages."""
+        return f"{self.basis}.{self.provider}"
+
+    @model_validator(mode="after")
+    def _known(self) -> Rent:
+        if not self.usd_per_hour.known:
+            raise ValueError("usd_per_hour: a price that nobody has published is no row; leave it out")
+        return self
+
+
 class System(_Part):
     """A node or rack as it is bought: devices, memories with their owners, links, nested network domains, power and price.
 
     ``tiers`` starts with the device's own memory (bytes and rates per device); ``domains`` runs from inner to outer.
     ``power`` is all-in watts and ``capex`` USD of the whole system, ``capex_lines`` what it consists of where that is published
-    (they sum to it); ``purchasable_devices`` is the smallest unit sold.
+    (they sum to it); ``rents`` are dated prices of an hour; ``purchasable_devices`` is the smallest unit sold.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -423,6 +450,7 @@ class System(_Part):
     capex: Usd
     capex_basis: Literal["capex_oem", "capex_bom", "capex_street"]
     capex_lines: tuple[CapexLine, ...] = ()
+    rents: tuple[Rent, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> System:
@@ -432,6 +460,7 @@ class System(_Part):
         _unique("tiers and links", [tier.id for tier in self.tiers] + [link.id for link in self.links])
         _unique("domains", [domain.id for domain in self.domains])
         _unique("capex_lines", [line.id for line in self.capex_lines])
+        _unique("rents", [f"{rent.id} of {rent.usd_per_hour.as_of}" for rent in self.rents])
         if not any(tier.role == "device" for tier in self.tiers):
             raise ValueError("tiers: the device has no memory")
         known = {tier.id for tier in self.tiers} | {link.id for link in self.links}

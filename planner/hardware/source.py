@@ -235,6 +235,7 @@ class ProfileSource:
             raise InputError(f"extends: more than {MAX_EXTENDS} profiles in a row", where=str(path), mend="shorten the chain")
         left = {*_OWN_KEYS, *(("capex", "power") if names_parts(data) else ())}  # what parts change is estimated anew
         left |= {"capex_line"} if "capex" in {*left, *data} else set()  # lines of another sum
+        left |= {"rent"} if {"device", "devices"} & set(data) or names_parts(data) else set()  # prices of other hardware
         inherited = {key: value for key, value in self._joined(base, chain).items() if key not in left}
         if isinstance(device := inherited.get("device"), str):
             inherited["device"] = self._reference(device, base, "device", "device")

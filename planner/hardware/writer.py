@@ -17,7 +17,7 @@ from planner.quantities import Figure, format_quantity
 def to_toml(profile: Profile) -> str:
     """The whole profile as TOML, nothing left to other files; reading it gives an equal object."""
     singular = {"tiers": "tier", "links": "link", "domains": "domain", "capex_lines": "capex_line", "prices": "price"}
-    singular["schema_version"] = "schema"
+    singular |= {"rents": "rent", "schema_version": "schema"}
     lines: list[str] = []
     _write_table(profile, "", lines, singular)
     return "\n".join(lines).strip() + "\n"

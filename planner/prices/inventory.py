@@ -7,14 +7,42 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from planner.documents import explain_validation, parse_toml, read_text
+from planner.hardware.installed import Memory
+from planner.quantities import format_quantity, parse_quantity
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 _Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 _Usd = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 MOST_POOLS = 32
+MOST_BYTES = 1e24
+
+
+def _size(raw: object) -> float:
+    value = parse_quantity(raw, "bytes")
+    if not 0.0 < value <= MOST_BYTES:
+        raise ValueError(f"{raw!r} is not above 0 and at most {MOST_BYTES:g} B")
+    return value
+
+
+_Bytes = Annotated[
+    float,
+    BeforeValidator(_size),
+    PlainSerializer(lambda value: format_quantity(value, "bytes"), return_type=str),
+    WithJsonSchema({"type": "string", "description": "A size with its unit, as 500 TB."}),
+]
 
 
 class _Part(BaseModel):
@@ -64,29 +92,35 @@ class InventoryPool(_Part):
 
 
 class Limit(_Part):
-    """At most so many systems, or so much stated power, over the pools of a region or those named."""
+    """At most so many systems, so much stated power or so much memory as installed, over the pools of a region, those named or
+    all."""
 
     region: Identifier | None = None
     pools: Annotated[tuple[Identifier, ...], Field(max_length=MOST_POOLS)] = ()
+    all: bool = False
     systems: _Count | None = None
     power_kw: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    memory: dict[Memory, _Bytes] = {}
+    """Usable bytes by kind, empty ones too: they are bought with the systems."""
 
     @model_validator(mode="after")
     def _something(self) -> Limit:
-        if (self.region is None) == (not self.pools):
-            raise ValueError("say of what: region = …, or pools = […]")
-        if self.systems is None and self.power_kw is None:
-            raise ValueError("limits nothing: give systems or power_kw")
+        if [self.region is not None, bool(self.pools), self.all].count(True) != 1:
+            raise ValueError("say of what: region = …, pools = […], or all = true")
+        if self.systems is None and self.power_kw is None and not self.memory:
+            raise ValueError("limits nothing: give systems, power_kw or memory")
         return self
 
     @property
     def label(self) -> str:
         """What is limited, in words."""
+        if self.all:
+            return "all pools"
         return f"region {self.region}" if self.region is not None else f"pools {', '.join(self.pools)}"
 
     def covers(self, pool: InventoryPool) -> bool:
         """Whether the limit counts a pool."""
-        return pool.region == self.region if self.region is not None else pool.id in self.pools
+        return self.all or (pool.region == self.region if self.region is not None else pool.id in self.pools)
 
 
 class Inventory(_Part):

@@ -1,4 +1,4 @@
-"""Price bases. ``owned`` computes the hour from capital cost, life, power and upkeep."""
+"""The basis ``owned``: what an hour costs its owner, from capital cost, life, power and upkeep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
-from planner.quantities import Figure, FractionFigure, PositiveFraction, UsdPerKwhFigure, YearsFigure
+from planner.errors import InputError, nearest
+from planner.quantities import Figure, FractionFigure, PositiveFraction, UsdPerKwhFigure, UsdPerKwMonthFigure, YearsFigure
 
 
 class OwnedPrices(BaseModel):
@@ -34,7 +35,9 @@ class OwnedPrices(BaseModel):
     """Of the capital cost per year."""
     staff: FractionFigure
     """Of the capital cost per year."""
-    electricity: UsdPerKwhFigure
+    electricity: UsdPerKwhFigure | None = None
+    colocation: UsdPerKwMonthFigure | None = None
+    """Of stated power, room, cooling and electricity together: in place of ``electricity``."""
     power_utilisation: FractionFigure
     """Mean power over the system's stated power."""
     pue: PositiveFraction
@@ -47,6 +50,10 @@ class OwnedPrices(BaseModel):
             figure: Figure = getattr(self, name)
             if figure.highest > 1.0:
                 raise ValueError(f"{name}: a share is at most 1")
+        if (self.electricity is None) == (self.colocation is None):
+            raise ValueError("electricity: give either it or colocation, which has it in it")
+        if self.colocation is not None and self.site is not None:
+            raise ValueError("site: its electricity is in colocation; leave out one of them")
         pue: Figure = self.pue
         if pue.lowest < 1.0:
             raise ValueError("pue: the building draws at least what the machines do; write 1 or more")
@@ -58,5 +65,11 @@ PRICES: Catalogue[OwnedPrices] = Catalogue("planner.prices", OwnedPrices, "price
 
 
 def load_prices(name: str) -> OwnedPrices:
-    """A price basis of the catalogue, or a ``.toml`` file."""
-    return PRICES.load(name)
+    """A price basis of the catalogue, or a ``.toml`` file. ``InputError`` where there is none; it names the rented ones too."""
+    try:
+        return PRICES.load(name)
+    except InputError as error:
+        if not error.what.startswith("unknown "):
+            raise
+        rented = [*PRICES.ids, "tco", "rent_od", "rent_1y", "rent_3y", "rent_spot"]
+        raise InputError(error.what, where=error.where, mend=nearest(name[:64], rented)) from None
