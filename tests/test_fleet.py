@@ -52,7 +52,7 @@ def planned(kind: str) -> Plan:
     return found
 
 
-def fleet(kind: str, tokens: float, **options: Any) -> Fleet:
+def fleet(kind: str, tokens: float | None, **options: Any) -> Fleet:
     return size_fleet(planned(kind), inputs_of(planned(kind), "plan"), tokens_per_day=tokens, **options)
 
 
@@ -102,11 +102,11 @@ def test_of_two_kinds_of_hardware_by_hand() -> None:
     assert found.megawatts_provisioned == pytest.approx(watts * prices.pue.value / 1e6)
     assert found.megawatts.expected == pytest.approx(watts * prices.pue.value * prices.power_utilisation.value / 1e6)
     kwh = found.megawatts.expected * 1000.0 * 24.0
-    assert found.usd_per_day_by_cause.electricity == pytest.approx(kwh * prices.electricity.value)
+    assert found.usd_per_day_by_cause["electricity"] == pytest.approx(kwh * prices.electricity.value)
     usd = sum(n * system.capex.value for n, system in zip(count, systems, strict=True))
     assert found.capex_usd.expected == pytest.approx(usd)
     assert found.installed_capex_usd == pytest.approx(usd * (1.0 + prices.installation.value))
-    assert found.usd_per_day_by_cause.maintenance == pytest.approx(usd * prices.maintenance.value / 365.0)
+    assert found.usd_per_day_by_cause["maintenance"] == pytest.approx(usd * prices.maintenance.value / 365.0)
 
 
 # --- laws ----------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_law_8_tokens_times_price_is_the_cost_of_the_fleet(
 ) -> None:
     found = fleet(kind, tokens, mix=mix, utilisation=utilisation)
     usd = found.usd_per_day.expected
-    assert math.fsum(value for _, value in found.usd_per_day_by_cause) == pytest.approx(usd, rel=1e-9)
+    assert math.fsum(found.usd_per_day_by_cause.values()) == pytest.approx(usd, rel=1e-9)
     assert math.fsum(value for _, value in found.usd_per_day_by_stream) == pytest.approx(usd, rel=1e-9)
     streams = ("input_hit", "input_miss", "output")
     charged = [(getattr(found.usd_per_million, name) or 0.0) * getattr(found.tokens_per_day, name) / 1e6 for name in streams]

@@ -77,6 +77,11 @@ def print_mix(mix: Mix) -> None:
     for row in mix.limits:
         limits.add_row(row.name, number(row.used), number(row.limit), row.unit)
     print_table(limits)
+    gained = "USD an hour less" if mix.objective == "cost" else "requests/s more"
+    for row in mix.limits:
+        if row.worth is not None and row.worth.gain > 0.0:
+            gain = f"{number(row.worth.gain)} {gained}, {number(row.worth.per_unit)} a {row.unit.removesuffix('s')}"
+            say(f"{row.name}: {number(row.worth.step)} {row.unit} more would be worth {gain}")
     state = "proved" if mix.proved else "not proved"
     say(
         f"{state}: {mix.value:.6g} {mix.unit}, bound {mix.bound:.6g}, gap {mix.gap:.4%} over all fleets of deployments of up to "
@@ -89,4 +94,5 @@ def _deployment(pool: PoolUse, one: Deployment) -> str:
         f"{p.replicas} x tp{p.configuration.tp} dp{p.configuration.attention_dp} ep{p.configuration.ep} pp{p.configuration.pp}"
         for p in one.pools
     )
-    return f"{one.count} on {one.units} {'unit' if one.units == 1 else 'units'}: {shapes}"
+    away = ", ".join(f"{number(size / 1e9)} GB in {tier}" for tier, size in list(one.stored_bytes.items())[1:])
+    return f"{one.count} on {one.units} {'unit' if one.units == 1 else 'units'}: {shapes}" + (f", {away}" if away else "")

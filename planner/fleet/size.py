@@ -9,82 +9,92 @@ and a mixed pool, whose time the phases share in the proportion ``a : 1 - a`` of
 (1 - a) needed(output)`` copies, pools of their own the larger of both. Cached input needs none: its attention is in the misses
 and outputs that read it. Lengths of requests stay those of the plan.
 
+Budgets of memory, power, money or units hold so many whole copies (``planner.fleet.budgets``).
+
 Law: tokens of a day times their price, summed over streams, is the cost of a day; so is the sum over causes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from planner.economics import stream_costs
+from planner.economics import CAUSES, stream_costs
+from planner.economics.bill import Usage
+from planner.economics.tariff import Tariff
 from planner.errors import InputError
-from planner.fleet.schema import CostByCause, CostByStream, Fleet, FleetHardware, TokensPerDay
+from planner.fleet.budgets import SLACK, budget_rows, copies_within, refuse_more, slack
+from planner.fleet.demand import MOST_TOKENS, SECONDS, Demand, Mix
+from planner.fleet.margin import margin_of
+from planner.fleet.schema import CostByStream, Fleet, FleetHardware, FleetMemory, TokensPerDay
 from planner.hardware import HardwareSelection
-from planner.plans.context import system_cost
+from planner.hardware.installed import MEMORIES, installed_bytes
+from planner.plans.context import build_context
+from planner.plans.hours import terms_of
 from planner.plans.inputs import Allocation, Inputs
-from planner.plans.intervals import combine
+from planner.plans.intervals import combine, hour_moves
 from planner.plans.schema import Interval, Plan, StreamPrices
-
-MOST_TOKENS = 1e24
-"""Tokens a day: as many as a plan may be asked for."""
-_SECONDS = 86400.0
-_SLACK = 1e-9
-"""Share of a copy by which rounding may exceed a whole number of them."""
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Shares of a day's tokens by stream; any positive multiple of them says the same."""
-
-    hit: float
-    miss: float
-    output: float
-
-    def __post_init__(self) -> None:
-        parts = (self.hit, self.miss, self.output)
-        if not all(math.isfinite(part) and 0.0 <= part <= MOST_TOKENS for part in parts):
-            raise InputError("shares are numbers that are not negative", where="mix", mend="write hit=0.4,miss=0.4,output=0.2")
-        if self.miss <= 0.0 or self.output <= 0.0:
-            raise InputError("miss and output must be above 0, since a plan serves both", where="mix", mend="give each a share")
-
-    def of(self, tokens: float) -> TokensPerDay:
-        """So many tokens, split."""
-        total = math.fsum((self.hit, self.miss, self.output))
-        hit, miss, output = (tokens * part / total for part in (self.hit, self.miss, self.output))
-        return TokensPerDay(input_hit=hit, input_miss=miss, output=output, total=tokens)
+from planner.quantities import Figure
 
 
 def size_fleet(
-    plan: Plan, inputs: Inputs, *, tokens_per_day: float, mix: Mix | None = None, utilisation: float | None = None
+    plan: Plan,
+    inputs: Inputs,
+    *,
+    tokens_per_day: float | None = None,
+    mix: Mix | None = None,
+    utilisation: float | None = None,
+    budgets: Mapping[str, float] | None = None,
+    tariff: Tariff | None = None,
 ) -> Fleet:
     """The fleet of a plan and its embedded inputs (``planner.plans.inputs_of``).
 
     ``mix`` and ``utilisation``, the share of the hours in which the fleet serves its load, are the plan's own if left out.
-    ``InputError`` where a number is out of range, or the plan cannot say what was asked.
+    ``budgets`` in SI units by name (``planner.fleet.budgets``): without ``tokens_per_day`` the fleet is the largest they hold.
+    ``tariff``: the prices at which the tokens are sold, which adds the margin.
+
+    ``InputError`` where a number is out of range, or the plan cannot say what was asked; ``InfeasibleError`` where the budgets
+    do not hold what the tokens take, or not one copy.
     """
-    if not (math.isfinite(tokens_per_day) and 1.0 <= tokens_per_day <= MOST_TOKENS):
+    if tokens_per_day is None and not budgets:
+        raise InputError("is missing", where="tokens_per_day", mend="give it, or --budget")
+    if tokens_per_day is not None and not (math.isfinite(tokens_per_day) and 1.0 <= tokens_per_day <= MOST_TOKENS):
         raise InputError(f"{tokens_per_day!r} is not from 1 to {MOST_TOKENS:g}", where="tokens_per_day")
     _refuse_damaged(plan)
     used_hours = plan.cost.utilisation if utilisation is None else utilisation
     if not 1e-6 <= used_hours <= 1.0:
         raise InputError(f"{used_hours!r} is not from 0.000001 to 1", where="utilisation")
-    each = plan.cost.tokens_per_request
-    own = Mix(each["input_hit"], each["input_miss"], each["output"])
-    asked = (mix or own).of(tokens_per_day)
-    rate = plan.prediction.requests_per_s
-    per_copy = rate * _SECONDS * used_hours
-    needs = {"input": asked.input_miss / (per_copy * own.miss), "output": asked.output / (per_copy * own.output)}
-    shared = plan.mode == "aggregated"
-    time = {"input": plan.cost.input_share, "output": 1.0 - plan.cost.input_share}
-    needed = math.fsum(time[phase] * needs[phase] for phase in needs) if shared else max(needs.values())
-    copies = _whole(needed)
+    demand = Demand.of(plan, mix, used_hours)
+    per_copy, taken = 1.0 / demand.needed(1.0), _taken(plan, inputs)
+    if tokens_per_day is None:
+        copies = min(copies_within(budgets or {}, taken).values())
+        if copies == 0:
+            refuse_more(budgets or {}, taken, 1, "the deployment of the plan", per_copy)
+        tokens = copies * per_copy
+        if tokens > MOST_TOKENS:
+            raise InputError(f"hold more than serves {MOST_TOKENS:g} tokens a day", where="budget", mend="lower them")
+    else:
+        tokens, copies = tokens_per_day, _whole(demand.needed(tokens_per_day))
+        refuse_more(budgets or {}, taken, copies, f"{tokens:.6g} tokens a day", per_copy)
+    asked, needed, needs = demand.shares.of(tokens), demand.needed(tokens), demand.by_phase(tokens)
     speed = plan.prediction.output_tokens_per_s
+    served = Interval(low=tokens, expected=tokens, high=tokens)
     fewest, most = (None if not end else _whole(needed * speed.expected / end) for end in (speed.high, speed.low))
+    notes = _notes(inputs, needs, demand.shared, mix, plan)
+    if tokens_per_day is None:
+        fewest = most = copies
+        served = _scaled(speed, tokens)
+    else:
+        short = [name for name, held in copies_within(budgets or {}, taken).items() if most is None or held < most]
+        if short:
+            notes.append(f"at the slow end (p90) the copies would be more than {' and '.join(short)} holds")
 
     def around(value: float, figures: list[float]) -> Interval:
         """With the copies, and what else moves it, at either end."""
+        if value == 0.0:
+            return Interval(low=0.0, expected=0.0, high=0.0)
         ends = combine(value, [value * count / copies for count in (fewest, most) if count is not None] + figures)
         low, high = (None if count is None else ends[end] for end, count in (("low", fewest), ("high", most)))
         return Interval(low=low, expected=value, high=high)
@@ -93,10 +103,11 @@ def size_fleet(
     usd = math.fsum(sum(row.by_cause.values()) for row in rows) * 24.0
     if not math.isclose(usd, plan.cost.usd_per_hour * 24.0 * copies, rel_tol=1e-9):
         raise InputError("its cost an hour does not follow from its inputs", where="plan", mend="see planner verify")
-    work = {phase: time[phase] * needs[phase] for phase in needs} if shared else time
+    work = {phase: demand.time[phase] * needs[phase] for phase in needs} if demand.shared else demand.time
     input_usd = usd * work["input"] / math.fsum(work.values())
     prices = _prices(plan, asked, input_usd, usd - input_usd)
     streams = {name: _price(getattr(prices, name)) * getattr(asked, name) / 1e6 for name in CostByStream.model_fields}
+    blended = _scaled(plan.cost.blended_interval, _price(prices.blended))
     capex = math.fsum(row.units.capex_usd for row in rows)
     stated = math.fsum(row.units.stated_megawatts for row in rows)
     building = inputs.prices.power_utilisation, inputs.prices.pue
@@ -104,16 +115,20 @@ def size_fleet(
     draws = [draw * end / figure.value for figure in building for end in (figure.lowest, figure.highest)]
     draws += [draw * math.fsum(row.power_ends[end] for row in rows) / stated for end in (0, 1)]
     devices = sum(row.units.devices for row in rows)
-    share = rate / plan.prediction.capacity_requests_per_s
+    usage = Usage(asked.input_hit, asked.input_miss, asked.output)
+    margin = None if tariff is None else margin_of(tariff, usage, streams, blended)
+    full = copies * per_copy
     return Fleet(
         model=plan.model,
         workload=plan.workload,
+        sized_by="budgets" if tokens_per_day is None else "tokens",
         tokens_per_day=asked,
+        tokens_per_day_interval=served,
         utilisation=used_hours,
         copies=Interval(low=fewest, expected=copies, high=most),
         needed=needs,
-        used={"all": needed / copies} if shared else {phase: needs[phase] / copies for phase in needs},
-        share_of_capacity=share,
+        used={"all": needed / copies} if demand.shared else {phase: needs[phase] / copies for phase in needs},
+        share_of_capacity=_share(plan),
         devices=Interval(
             low=None if fewest is None else devices // copies * fewest,
             expected=devices,
@@ -126,21 +141,57 @@ def size_fleet(
         megawatts_provisioned=stated * building[1].value,
         capex_usd=around(capex, [math.fsum(row.capex_ends[end] for row in rows) for end in (0, 1)]),
         installed_capex_usd=capex * (1.0 + inputs.prices.installation.value),
-        usd_per_day=_scaled(plan.cost.blended_interval, usd),
-        usd_per_day_by_cause=CostByCause(**{cause: math.fsum(row.by_cause[cause] for row in rows) * 24.0 for cause in _CAUSES}),
+        usd_per_day=_of_so_many(plan, inputs, usd) if tokens_per_day is None else _scaled(plan.cost.blended_interval, usd),
+        usd_per_day_by_cause={cause: math.fsum(row.by_cause[cause] for row in rows) * 24.0 for cause in CAUSES},
         usd_per_day_by_stream=CostByStream(**streams),
         usd_per_million=prices,
-        blended_interval=_scaled(plan.cost.blended_interval, _price(prices.blended)),
+        blended_interval=blended,
         allocation=plan.cost.allocation,
         basis=plan.cost.basis,
         currency=plan.cost.currency,
         as_of=plan.cost.as_of,
-        tokens_per_s_per_device=tokens_per_day / _SECONDS / devices,
-        notes=_notes(inputs, needs, shared, mix, share),
+        tokens_per_s_per_device=tokens / SECONDS / devices,
+        memories=[
+            FleetMemory(
+                memory=kind,
+                installed_bytes=taken[kind] * copies,
+                tokens_per_day_per_tb=full / (taken[kind] * copies / 1e12),
+                bytes_per_token_per_s=taken[kind] * copies / (full / SECONDS),
+            )
+            for kind in MEMORIES
+            if kind in taken
+        ],
+        budgets=budget_rows(
+            budgets or {},
+            taken,
+            copies,
+            tokens_per_copy=per_copy if tokens_per_day is None else None,
+            usd_per_copy=None if margin is None else (margin.revenue_usd - margin.cost_usd) / copies,
+        ),
+        margin=margin,
+        notes=notes,
     )
 
 
-_CAUSES = ("capital", "electricity", "maintenance", "staff")
+def _taken(plan: Plan, inputs: Inputs) -> dict[str, float]:
+    """What one copy takes of everything there may be a budget of, in SI units."""
+    found: dict[str, float] = {"power": 0.0, "usd": 0.0, "units": 0.0}
+    for index in range(len(plan.units)):
+        row, system = _hardware(plan, inputs, index, 1), _selection(plan, inputs, index).system
+        for kind, size in installed_bytes(system).items():
+            found[kind] = found.get(kind, 0.0) + size * row.units.devices / system.devices
+        found["power"] += row.units.stated_megawatts * 1e6 * inputs.prices.pue.value
+        found["usd"] += row.units.capex_usd * (1.0 + inputs.prices.installation.value)
+        found["units"] += row.units.units
+    return found
+
+
+def _of_so_many(plan: Plan, inputs: Inputs, usd: float) -> Interval:
+    """USD a day of a number of copies that is given: prices move it, and not how fast they serve."""
+    context = build_context(inputs)
+    hour = plan.cost.usd_per_hour
+    moved = [usd * other / hour for _, other in hour_moves(context, tuple(row.units for row in plan.units))]
+    return Interval.model_validate(combine(usd, moved))
 
 
 @dataclass(frozen=True)
@@ -157,7 +208,8 @@ def _hardware(plan: Plan, inputs: Inputs, index: int, copies: int) -> _Row:
     system, units = _selection(plan, inputs, index).system, plan.units[index].units * copies
     devices = units * system.purchasable_devices
     systems = devices / system.devices
-    hour = system_cost(system, inputs.prices, system.capex.value)
+    terms = terms_of(inputs)
+    hour, capex = terms.hour(system), (0.0, 0.0, 0.0) if terms.rented else _ends(system.capex)
     return _Row(
         FleetHardware(
             hardware=system.id,
@@ -166,13 +218,17 @@ def _hardware(plan: Plan, inputs: Inputs, index: int, copies: int) -> _Row:
             devices=devices,
             nodes=-(-devices // system.devices_per_node),
             systems=-(-devices // system.devices),
-            capex_usd=system.capex.value * systems,
+            capex_usd=capex[1] * systems,
             stated_megawatts=system.power.value * systems / 1e6,
         ),
-        {cause: getattr(hour, cause) * systems for cause in _CAUSES},
-        (system.capex.lowest * systems, system.capex.highest * systems),
+        {cause: getattr(hour, cause) * systems for cause in CAUSES},
+        (capex[0] * systems, capex[2] * systems),
         (system.power.lowest * systems / 1e6, system.power.highest * systems / 1e6),
     )
+
+
+def _ends(figure: Figure) -> tuple[float, float, float]:
+    return figure.lowest, figure.value, figure.highest
 
 
 _MOST_OFF = 1e6
@@ -189,7 +245,7 @@ def _refuse_damaged(plan: Plan) -> None:
         "cost.utilisation": cost.utilisation >= 1e-6,
         "cost.input_share": 0.0 < cost.input_share < 1.0,
         "cost.allocation": cost.allocation in get_args(Allocation),
-        "prediction.requests_per_s": 1e-9 <= prediction.requests_per_s <= prediction.capacity_requests_per_s * (1.0 + _SLACK),
+        "prediction.requests_per_s": 1e-9 <= prediction.requests_per_s <= prediction.capacity_requests_per_s * (1.0 + SLACK),
         "prediction.output_tokens_per_s": speed.expected > 0.0,
         "cost.blended_interval": price.expected > 0.0
         and all(interval.expected / _MOST_OFF <= end <= interval.expected * _MOST_OFF for interval, end in near),
@@ -233,7 +289,12 @@ def _prices(plan: Plan, tokens: TokensPerDay, input_usd: float, output_usd: floa
     return StreamPrices(input_hit=split.input_hit, input_miss=split.input_miss, output=split.output, blended=split.blended)
 
 
-def _notes(inputs: Inputs, needs: dict[str, float], shared: bool, mix: Mix | None, share: float) -> list[str]:
+def _share(plan: Plan) -> float:
+    """What each copy serves of what it could."""
+    return plan.prediction.requests_per_s / plan.prediction.capacity_requests_per_s
+
+
+def _notes(inputs: Inputs, needs: dict[str, float], shared: bool, mix: Mix | None, plan: Plan) -> list[str]:
     notes = []
     if mix is not None:
         notes.append("the mix is served at the plan's cost of a miss and of an output token; requests are as long as the plan's")
@@ -244,14 +305,15 @@ def _notes(inputs: Inputs, needs: dict[str, float], shared: bool, mix: Mix | Non
         notes.append(f"{idle}; a plan for that mix would have fewer of them")
     if inputs.options.rate is not None or inputs.options.tokens_per_day is not None:
         how = (
-            f"the plan is the cheapest for a demand of its own, of which each copy serves no more ({share:.0%} of what it could)"
+            f"the plan is the cheapest for a demand of its own, of which each copy serves no more ({_share(plan):.0%} of what it"
         )
+        how += " could)"
         notes.append(f"{how}; a plan without one may make cheaper copies")
     return notes
 
 
 def _whole(needed: float) -> int:
-    return max(math.ceil(needed * (1.0 - _SLACK)), 1)
+    return max(math.ceil(needed - slack(needed)), 1)
 
 
 def _price(value: float | None) -> float:

@@ -9,16 +9,16 @@ fleet, the same over the bounds gives the bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from planner.errors import InfeasibleError, InputError, PlannerError, StoppedError
 from planner.plans.bounds import objective_of_merit
-from planner.plans.context import PoolContext, build_context, system_cost
+from planner.plans.context import PoolContext, build_context
+from planner.plans.hours import system_cost
 from planner.plans.inputs import Inputs
-from planner.plans.mix import Deployment, Mix, PoolUse, Reached
+from planner.plans.mix import Deployment, Mix, PoolUse, Reached, Worth
 from planner.plans.numbers import canonical, relative_gap
 from planner.plans.schema import FrontPool
 from planner.plans.space import affordable_units
@@ -28,6 +28,7 @@ from planner.prices.inventory import Inventory, InventoryPool
 from planner.quantities import round12
 from planner.reporter import Reporter
 from planner.search.fleet_master import Chosen, Option, choose_fleet
+from planner.search.mix_limits import Row, limits_of, reliefs, worth_of
 from planner.search.plan import best_of, solve
 from planner.search.sizing import tables_of
 from planner.search.tables import Stop
@@ -147,7 +148,7 @@ def plan_mix(
     searched = [search_sizes(offer, hooks, until) for offer in offers]
     if until.reason():
         raise StoppedError("stopped before every pool was searched; raise --time-limit")
-    limits = _limits(inventory, offers, budget)
+    limits = limits_of(inventory, offers, budget)
     found = _options(offers, [list(one.sizes) for one in searched], limits)
     proof = _options(offers, [one.every(together(offer)) for one, offer in zip(searched, offers, strict=True)], limits)
     chosen, bound = (choose_fleet(options, [row.limit for row in limits], demand) for options in (found, proof))
@@ -208,40 +209,6 @@ def together(offer: Offer) -> int:
     return max(min(offer.units, affordable_units(offer.stated), SIZES[-1]), 1)
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is limited, to how much, in which unit, and what a unit of each offer uses."""
-
-    name: str
-    limit: float
-    unit: str
-    uses: tuple[float, ...]
-
-
-def _limits(inventory: Inventory, offers: list[Offer], budget: Budget) -> list[Row]:
-    def row(name: str, limit: float, unit: str, use: Callable[[Offer], float], of: Callable[[InventoryPool], bool]) -> Row:
-        return Row(name, limit, unit, tuple(use(offer) if of(offer.pool) else 0.0 for offer in offers))
-
-    def systems(offer: Offer) -> float:
-        return 1.0 / offer.per_system
-
-    def power(offer: Offer) -> float:
-        return offer.watts_per_unit / 1e3
-
-    rows = [Row(f"units of {o.pool.id}", o.units, "units", tuple(float(other is o) for other in offers)) for o in offers]
-    for limit in inventory.limit:
-        if limit.systems is not None:
-            rows.append(row(limit.label, limit.systems, "systems", systems, limit.covers))
-        if limit.power_kw is not None:
-            rows.append(row(limit.label, limit.power_kw, "kW", power, limit.covers))
-    whole: tuple[tuple[str, float | None, str, Callable[[Offer], float]], ...] = (
-        ("--budget-usd", budget.capital_usd, "USD", lambda o: o.capital_per_unit),
-        ("--max-usd-per-hour", budget.usd_per_hour, "USD/h", lambda o: o.usd_per_unit_hour),
-        ("--max-power-kw", budget.power_kw, "kW", power),
-    )
-    return rows + [row(name, most, unit, use, lambda pool: True) for name, most, unit, use in whole if most is not None]
-
-
 def _options(offers: list[Offer], sizes: list[list[Size]], limits: list[Row]) -> list[Option]:
     return [
         Option(
@@ -262,7 +229,9 @@ def _cannot(found: list[Option], proof: list[Option], limits: list[Row], demand:
         asked = "" if demand is None else f" that serves {demand:.6g} requests/s"
         return StoppedError(f"no fleet found{asked}, nor a proof that there is none")
     if demand is None:
-        return InfeasibleError("proved infeasible: no pool holds the model within these limits", [])
+        members = reliefs(limits, found, proof, None)
+        loosest = f"; {members[0]['member']}: {members[0]['least_relief']}" if members else ""
+        return InfeasibleError(f"proved infeasible: no pool holds the model within these limits{loosest}", members)
     most = choose_fleet(found, [row.limit for row in limits], None)
     least = 0.0 if most is None else sum(n * o.rate for n, o in zip(most.counts, found, strict=True))
     relief = f"serve at most {least:.6g} requests/s" if least else "loosen the limits"
@@ -274,7 +243,7 @@ def _cannot(found: list[Option], proof: list[Option], limits: list[Row], demand:
         "unit": "requests/s",
     }
     what = f"proved infeasible: the inventory cannot serve {demand:.6g} requests/s within its limits"
-    return InfeasibleError(f"{what}: {relief}", [member])
+    return InfeasibleError(f"{what}: {relief}", [member, *reliefs(limits, found, proof, demand)])
 
 
 def _mix(
@@ -318,6 +287,7 @@ def _mix(
             )
         )
     first = offers[0].inputs
+    worths = worth_of(limits, options, demand, rate if demand is None else hour)
     value = round12(rate if demand is None else hour)
     edge = round12(max(bound, value) if demand is None else min(bound, value))
     gap = relative_gap(value, edge)
@@ -342,20 +312,25 @@ def _mix(
         usd_per_million_tokens=round12(hour / (asked * 3600.0 * offers[0].utilisation * tokens) * 1e6),
         capital_usd=round12(sum(use.capital_usd for use in uses)),
         pools=uses,
-        limits=[_reached(row, uses) for row in limits],
+        limits=[_reached(row, uses, worth) for row, worth in zip(limits, worths, strict=True)],
         versions={"planner": __version__, "catalogue": CATALOGUE_VERSION},
     )
 
 
-def _reached(row: Row, uses: list[PoolUse]) -> Reached:
-    used = sum(each * use.units for each, use in zip(row.uses, uses, strict=True))
-    return Reached(name=row.name, used=round12(used), limit=round12(float(row.limit)), unit=row.unit)
+def _reached(row: Row, uses: list[PoolUse], worth: Worth | None) -> Reached:
+    used = math.fsum(each * use.units for each, use in zip(row.uses, uses, strict=True))
+    per_unit = {use.id: round12(each) for each, use in zip(row.uses, uses, strict=True)}
+    limit = round12(float(row.limit))
+    return Reached(name=row.name, used=round12(used), limit=limit, unit=row.unit, per_unit=per_unit, worth=worth)
 
 
 def _deployment(offer: Offer, option: Option, count: int, bound: float, reporter: Reporter, stop: Stop) -> Deployment:
     inside = restricted(offer.inputs, (f"units={option.units}",))
     assert inside is not None
     plan = solve(inside, reporter, stop)
+    stored = {offer.stated.rates.memory_id: 0}
+    for row in (row for pool in plan.pools for row in pool.placement if row.bytes):
+        stored[row.tier] = stored.get(row.tier, 0) + row.bytes
     keys = ("phase", "replicas", "devices", "configuration", "placement_basis")
     return Deployment(
         units=option.units,
@@ -364,6 +339,7 @@ def _deployment(offer: Offer, option: Option, count: int, bound: float, reporter
         bound_requests_per_s=round12(bound),
         mode=plan.mode,
         pools=[FrontPool(**{key: getattr(pool, key) for key in keys}) for pool in plan.pools],
+        stored_bytes=stored,
         tpot_ms=plan.prediction.tpot_ms.expected,
         ttft_ms=plan.prediction.ttft_ms.expected,
         plan=plan.to_data(),

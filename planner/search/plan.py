@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.errors import StoppedError
+from planner.errors import InfeasibleError, StoppedError
 from planner.plans.assemble import Certificate, assemble
 from planner.plans.bounds import objective_of_merit
 from planner.plans.context import build_context
@@ -25,39 +25,49 @@ from planner.search.sizing import fastest, sized, tables_of
 from planner.search.tables import LateError, Stop, Tables
 
 
-def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None) -> Plan:
+def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None, *, explain: bool = True) -> Plan:
     """The best plan of the declared space, with its certificate.
 
-    Raises ``InfeasibleError`` with the conflict where no configuration meets the limits, ``StoppedError`` where the time
-    limit ended the search before any plan was found, ``InputError`` where inputs contradict one another.
+    Raises ``InfeasibleError`` with the conflict where no configuration meets the limits (without it unless ``explain``, which takes
+    longer than the search), ``StoppedError`` where the time limit ended the search before any plan was found, ``InputError``
+    where inputs contradict one another.
     """
     hooks = reporter or Reporter()
     until = stop or Stop()
     if inputs.workloads:
         return solve_robust(inputs, hooks, until)
     if inputs.options.within_high:
-        return within_limits(inputs, lambda tightened: _solve(tightened, hooks, until))
-    return _solve(inputs, hooks, until)
+        return within_limits(inputs, lambda tightened: _solve(tightened, hooks, until, explain))
+    return _solve(inputs, hooks, until, explain)
 
 
-def _solve(inputs: Inputs, hooks: Reporter, until: Stop) -> Plan:
+def _solve(inputs: Inputs, hooks: Reporter, until: Stop, explain: bool) -> Plan:
     """The best plan within the workload's limits on expected values."""
     options, workload = inputs.options, inputs.workload
+    hooks.stage("candidates")
     inputs, every, first = sized(inputs, hooks, until)
+    hooks.stage("search")
     hooks.started(sum(p.shape_count for tables in every for p in tables.space.pools.values()))
     found = best_of(inputs, every, first, hooks, until)
     if found.decision is None:
         if found.stopped:
             raise StoppedError("stopped before any plan was found; raise --time-limit")
+        if not explain:
+            raise InfeasibleError("proved infeasible", [])
+        hooks.stage("conflict")
         raise explain_infeasible(every, hooks, until)
     if options.objective == "latency" and workload.tpot_s is None:
         least: Found = found
     elif until.late():
         least = replace(NOTHING, stopped=until.late())
     else:
+        hooks.stage("least TPOT")
         least = search_all(every, "latency", None, hooks, until)
         least = replace(least, decision=None) if least.stopped else least  # the least found so far may not be below the plan's
+    if options.pareto:
+        hooks.stage("front")
     front = seek_front(every, inputs, found, least, hooks, until) if options.pareto else None
+    hooks.stage("plan")
     plan = certified(inputs, found, least.decision, front)
     hooks.finished(plan.certificate.objective, plan.certificate.bound)
     return plan
