@@ -10,6 +10,7 @@ import click
 
 from planner.cli.common import (
     TOKENS,
+    Day,
     Quantity,
     Range,
     echo_json,
@@ -19,6 +20,7 @@ from planner.cli.common import (
     number,
     print_table,
     profiles_option,
+    say,
     terminal_width,
 )
 from planner.cli.cost_rows import BASES, Assumptions, assume, parts_of, priced, retention_row, tier_row
@@ -29,33 +31,20 @@ DEVICE_MEMORY = "hbm3-16gb"
 """The part whose energy a reload is charged for the write into device memory."""
 
 
-class Day(click.ParamType[date]):
-    """A date."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """A date or fail with one line."""
-        try:
-            return value if isinstance(value, date) else date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{str(value)[:64]!r} is no date; write 2026-05-15", param, ctx)
-
-
-def _basis_cell(row: dict[str, Any]) -> str:
+def basis_cell(row: dict[str, Any]) -> str:
     return f"{row['basis']} {(row['price_as_of'] or '')[:7]} {row['grade']}".replace("  ", " ")
 
 
-def _footer(rows: list[dict[str, Any]], assumed: Assumptions) -> None:
+def footer(rows: list[dict[str, Any]], assumed: Assumptions) -> None:
     from planner.cli.part_view import numbered
 
-    click.echo(
+    say(
         f"an hour: {assumed.cost_of_capital:.1%} cost of capital over {assumed.life_years:g} years; "
         f"{assumed.usd_per_kwh:g} USD/kWh at PUE {assumed.pue:g}"
     )
     announced = dict.fromkeys(row["part"] for row in rows if row["status"] == "announced")
     if announced:
-        click.echo(f"announced, not to be had yet: {', '.join(announced)}")
+        say(f"announced, not to be had yet: {', '.join(announced)}")
     sources = {source: index for index, source in enumerate(dict.fromkeys(row["source"] for row in rows), 1)}
     click.echo("\n".join(["sources of the prices", *numbered(sources, terminal_width())]))
 
@@ -66,7 +55,7 @@ def _hours(value: float | None) -> str:
     return "never" if value == 0.0 else f"{value:,.0f} h" if value >= 100 else f"{value:.3g} h"
 
 
-def _small(value: float | None, scale: float = 1.0) -> str:
+def small(value: float | None, scale: float = 1.0) -> str:
     """Three digits, whole from a hundred up."""
     if value is None:
         return "-"
@@ -85,14 +74,14 @@ _OPTIONS = (
 )
 
 
-def _memory_options(function: Any) -> Any:
+def memory_options(function: Any) -> Any:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
 @click.command("tiers")
-@_memory_options
+@memory_options
 def tiers(
     names: tuple[str, ...],
     basis: str | None,
@@ -105,7 +94,10 @@ def tiers(
 ) -> None:
     """Memory parts by price and date: room, bandwidth, energy and wear for the money. Bases of price are never mixed.
 
-    Example: planner cost tiers --basis contract --date 2026-06-30
+    \b
+    Examples:
+      planner cost tiers --basis contract
+      planner cost tiers --basis contract --date 2026-06-30
     """
     assumed = assume(life, capital, usd_per_kwh)
     rows = [tier_row(row, assumed) for row in priced(parts_of(names, folders), day, basis, None)]
@@ -121,17 +113,17 @@ def tiers(
         table.add_row(
             row["part"],
             row["tier"],
-            _basis_cell(row),
+            basis_cell(row),
             number(row["usd_per_gb"]),
-            _small(row["capital_usd_per_gb_hour"], 1e6),
-            _small(row["electricity_usd_per_gb_hour"], 1e6),
-            _small(row["usd_per_gb_written"], 1e6),
-            _small(row["read_gb_per_s_per_usd"], 1e3),
+            small(row["capital_usd_per_gb_hour"], 1e6),
+            small(row["electricity_usd_per_gb_hour"], 1e6),
+            small(row["usd_per_gb_written"], 1e6),
+            small(row["read_gb_per_s_per_usd"], 1e3),
             number(row["read_pj_per_bit"]),
             number(row["dwpd"]),
         )
     print_table(table)
-    _footer(rows, assumed)
+    footer(rows, assumed)
     hint("planner cost retention MODEL --recompute USD_PER_MTOK")
 
 
@@ -143,7 +135,7 @@ def tiers(
 @click.option("--recompute", type=Range(1e-9, 1e6), help="USD to compute a million input tokens again: adds the break-even.")
 @click.option("--prefill-rate", type=Range(1e-3, 1e12), help="Input tokens/s computed: adds how many units load faster.")
 @click.option("--usd-per-gb", "given", type=PRICE, help="A price in place of the dated ones, for the parts of --memory.")
-@_memory_options
+@memory_options
 def retention(
     model: str,
     context: float | None,
@@ -219,18 +211,18 @@ def _print_retention(data: dict[str, Any], assumed: Assumptions) -> None:
     table = new_table(title, *columns)
     table.columns[0].no_wrap = True
     for row in data["rows"]:
-        cells = [row["part"], row["tier"], _basis_cell(row), number(row["usd_per_gb"])]
+        cells = [row["part"], row["tier"], basis_cell(row), number(row["usd_per_gb"])]
         hourly = row["room_usd_per_mtok_hour"] + (row["electricity_usd_per_mtok_hour"] or 0.0)
-        cells += [_small(hourly), _small(row["write_usd_per_mtok"]), _small(row["reload_usd_per_mtok"])]
+        cells += [small(hourly), small(row["write_usd_per_mtok"]), small(row["reload_usd_per_mtok"])]
         if "break even" in columns:
             cells.append(_hours(row["break_even_idle_hours"]))
         if "units to outrun" in columns:
-            cells.append(_small(row["units_to_outrun_prefill"]))
+            cells.append(small(row["units_to_outrun_prefill"]))
         table.add_row(*cells)
     print_table(table)
     if data["recompute_usd_per_mtok"] is not None:
-        click.echo(
+        say(
             f"break even: the idle time at which keeping costs the {data['recompute_usd_per_mtok']:g} USD of computing again; "
             "a drive pays the larger of room and wear"
         )
-    _footer(data["rows"], assumed)
+    footer(data["rows"], assumed)

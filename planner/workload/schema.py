@@ -17,15 +17,25 @@ from planner.workload.prefix import PrefixCache
 
 MAX_TOKENS = 16_777_216
 MAX_SECONDS = 1e9
+MOST_QUANTILES = 64
+
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Tokens = Annotated[float, Field(ge=0, le=MAX_TOKENS, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Index = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class Lengths(BaseModel):
-    """A distribution of token counts: constant at ``mean``, or lognormal with that mean and ``median``."""
+    """A distribution of token counts: constant at ``mean``, or lognormal with that mean and ``median``.
+
+    ``quantiles``, where they were counted: ``(probability, tokens)``. Plans are made by mean and median.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: float = Field(ge=1, le=MAX_TOKENS, allow_inf_nan=False)
     median: float | None = Field(default=None, ge=1, le=MAX_TOKENS, allow_inf_nan=False)
+    quantiles: tuple[tuple[Probability, Tokens], ...] | None = Field(default=None, min_length=1, max_length=MOST_QUANTILES)
 
     @model_validator(mode="after")
     def _skewed_right(self) -> Lengths:
@@ -33,6 +43,9 @@ class Lengths(BaseModel):
             raise ValueError(
                 "median is above the mean: a lognormal has mean >= median; leave the median out for constant lengths"
             )
+        for (low, few), (high, many) in zip(self.quantiles or (), (self.quantiles or ())[1:], strict=False):
+            if high <= low or many < few:
+                raise ValueError(f"quantiles: ({low:g}, {few:g}) and ({high:g}, {many:g}) do not rise")
         return self
 
     @property
@@ -41,6 +54,20 @@ class Lengths(BaseModel):
         if self.median is None:
             return 0.0
         return math.sqrt(max((self.mean / self.median) ** 2 - 1.0, 0.0))
+
+
+class Arrivals(BaseModel):
+    """How requests came in the trace that a workload was fitted to; the load of a plan is asked for apart.
+
+    ``variation``: standard deviation over mean of the time between two arrivals. ``dispersion``: ``(window in s, variance over
+    mean of the requests in a window)``. Both are 1 for random (Poisson) arrivals, more for bursts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_per_s: Positive
+    variation: Index | None = None
+    dispersion: tuple[tuple[Positive, Index], ...] = Field(default=(), max_length=16)
 
 
 class Workload(BaseModel):
@@ -59,6 +86,7 @@ class Workload(BaseModel):
     output_tokens: Lengths
     prefix_hit: float = Field(ge=0, lt=1, default=0.0, allow_inf_nan=False)
     prefix_cache: PrefixCache | None = None
+    arrivals: Arrivals | None = None
     ttft_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     tpot_s: float | None = Field(gt=0, le=MAX_SECONDS, default=None, allow_inf_nan=False)
     acceptance: tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...] | None = Field(default=None, max_length=64)

@@ -1,0 +1,273 @@
+"""``planner workload``: a workload from a trace of requests, or from a model of how prefixes come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planner.cli.common import TIME, TOKENS, Day, Quantity, Range, echo_json, format_option, hint
+from planner.cli.progress import Work, working
+from planner.cli.workload_view import curve_json, fit_json, print_curve, print_fit
+from planner.errors import InputError
+
+if TYPE_CHECKING:
+    from planner.workload import Workload
+    from planner.workload.traces import Requests
+
+KINDS = ("mooncake", "azure", "csv")
+PAUSE = Quantity("s", "s", "time", 1e-6, 1e9)
+SIZE = Quantity("tokens", None, "tokens", 0, 16_777_216)
+RATE = Quantity("per_s", "/s", "rate", 1e-9, 1e9)
+
+_OUTPUT = (
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the workload to this file, FILE.toml."),
+    click.option("--force", is_flag=True, help="Overwrite the file."),
+    click.option("--points", type=click.IntRange(2, 16), default=12, show_default=True, help="Points of the curve at most."),
+    click.option("--source", metavar="TEXT", default="", help="Where the numbers come from, with their licence."),
+    click.option("--as-of", type=Day(), help="The day the numbers are of; needed with -o unless the trace has dates."),
+    click.option("--ttft", type=TIME, help="Limit on the mean time to the first token, as 2s, written to the file."),
+    click.option("--tpot", type=TIME, help="Limit on the mean time per output token, as 50ms, written to the file."),
+    format_option,
+)
+
+
+def _output_options(function: Any) -> Any:
+    for option in reversed(_OUTPUT):
+        function = option(function)
+    return function
+
+
+@click.group("workload", no_args_is_help=False)
+def command() -> None:
+    """A workload of your own: lengths, arrivals and the hit rate of prefix caches, from a trace or from a model.
+
+    \b
+    Examples:
+      planner workload fit trace.jsonl.gz --as-of 2026-11-22 -o mine.toml
+      planner workload sessions --rounds 20 --append 400 --answer 300 --pause 60s
+    """
+
+
+@command.command("fit")
+@click.argument("trace", type=click.Path(path_type=Path))
+@_output_options
+@click.option("--trace-format", "kind", type=click.Choice(KINDS), help="Told from the first line unless given.")
+@click.option("--block-tokens", type=click.IntRange(1, 16_777_216), help="Input tokens of one of its hash_ids; Mooncake has 512.")
+def fit_command(
+    trace: Path,
+    output: Path | None,
+    force: bool,
+    points: int,
+    source: str,
+    as_of: date | None,
+    ttft: float | None,
+    tpot: float | None,
+    form: str,
+    kind: Any,
+    block_tokens: int | None,
+) -> None:
+    """Lengths, arrivals and what prefix caches of every size find of the requests in TRACE, read once in bounded memory.
+
+    TRACE is Mooncake's jsonl, the CSV of Azure's LLM traces of 2023, or CSV with the columns arrival_s, input_tokens,
+    output_tokens and, for caches, hash_ids; any of them may be gzip. The same trace gives the same file.
+
+    \b
+    Examples:
+      planner workload fit AzureLLMInferenceTrace_conv.csv
+      planner workload fit conversation_trace.jsonl --as-of 2025-02-01 --source "…, Apache-2.0" -o mine.toml
+    """
+    from planner.workload.fit import fit_requests, workload_of
+    from planner.workload.traces import open_trace
+
+    _check_output(output, force)
+    opening = open_trace(trace, kind, block_tokens)
+    day = as_of or opening.day
+    if output is not None and day is None:
+        raise InputError("is needed with -o, as the trace has no dates", where="--as-of", mend="give the day it was recorded")
+    with working("reading") as work:
+        chunks = _counted(opening.trace.chunks(), work)
+        fit = fit_requests(chunks, opening.trace.block_tokens, opening.trace.format, opening.day)
+    if output is not None:
+        assert day is not None
+        found = workload_of(
+            fit, workload_id=_identifier(output), as_of=day, source=source, points=points, ttft_s=ttft, tpot_s=tpot
+        )
+        _write(found, output, force, "planner workload fit")
+    if form == "json":
+        echo_json(fit_json(trace.name, fit))
+        return
+    print_fit(trace.name, fit)
+    again = "planner workload fit TRACE --as-of DATE --source TEXT -o mine.toml"
+    hint(again if output is None else f"planner plan MODEL HARDWARE --workload {output}")
+
+
+def _counted(chunks: Iterator[Requests], work: Work) -> Iterator[Requests]:
+    done = 0
+    for chunk in chunks:
+        done += len(chunk)
+        if work.display is not None:
+            work.display.show(None, f"{done:,} requests")
+        yield chunk
+
+
+@command.command("sessions")
+@click.option("--rounds", type=click.IntRange(1, 100_000), required=True, help="Requests of a session.")
+@click.option("--append", type=SIZE, required=True, help="Input tokens that each round adds.")
+@click.option("--answer", type=TOKENS, required=True, help="Output tokens of a round.")
+@click.option("--pause", type=PAUSE, required=True, help="Mean time from a round to the next, exponential, as 60s.")
+@click.option("--first", type=SIZE, default=0.0, help="Input tokens of the first round beside: a document, tools.")
+@_output_options
+def sessions_command(
+    rounds: int,
+    append: float,
+    answer: float,
+    pause: float,
+    first: float,
+    output: Path | None,
+    force: bool,
+    points: int,
+    source: str,
+    as_of: date | None,
+    ttft: float | None,
+    tpot: float | None,
+    form: str,
+) -> None:
+    """What a prefix cache finds of sessions that come back after a pause, by how many tokens it keeps.
+
+    \b
+    Examples:
+      planner workload sessions --rounds 20 --append 400 --answer 300 --pause 60s
+      planner workload sessions --rounds 157 --append 429 --answer 176 --pause 30s --as-of 2026-11-22 -o agents.toml
+    """
+    from planner.workload.hit_models import Sessions
+
+    subject = Sessions(rounds, first, append, answer, pause)
+    about = (
+        f"model of sessions: {rounds} rounds, {first:g} tokens first, {append:g} appended and {answer:g} generated each, "
+        f"pauses of {pause:g} s on average"
+    )
+    lengths = (subject.input_tokens, answer)
+    _from_model(about, subject.curve(points), lengths, output, force, source, as_of, ttft, tpot, form)
+
+
+@command.command("documents")
+@click.option("--documents", type=click.IntRange(1, 10**12), required=True, help="How many prefixes there are.")
+@click.option("--zipf", type=Range(0, 16), required=True, help="Document i is asked for in proportion to i ** -zipf.")
+@click.option("--document-tokens", type=TOKENS, required=True, help="Tokens of a document.")
+@click.option("--question", type=SIZE, required=True, help="Input tokens after it, never found.")
+@click.option("--answer", type=TOKENS, required=True, help="Output tokens of a request.")
+@click.option("--rate", type=RATE, required=True, help="Requests/s over all: what is found depends on the size, not on the rate.")
+@_output_options
+def documents_command(
+    documents: int,
+    zipf: float,
+    document_tokens: float,
+    question: float,
+    answer: float,
+    rate: float,
+    output: Path | None,
+    force: bool,
+    points: int,
+    source: str,
+    as_of: date | None,
+    ttft: float | None,
+    tpot: float | None,
+    form: str,
+) -> None:
+    """What a prefix cache finds of questions about shared documents, by how many tokens it keeps.
+
+    \b
+    Examples:
+      planner workload documents --documents 1000000 --zipf 0.9 --document-tokens 4k --question 200 --answer 300 --rate 20/s
+    """
+    from planner.workload.hit_models import document_curve
+
+    curve = document_curve(
+        documents=documents,
+        exponent=zipf,
+        document_tokens=document_tokens,
+        question_tokens=question,
+        rate_per_s=rate,
+        points=points,
+    )
+    about = (
+        f"Che's approximation: {documents:,} documents of {document_tokens:g} tokens, Zipf {zipf:g}, "
+        f"{question:g} tokens of question, {rate:g} requests/s"
+    )
+    lengths = (document_tokens + question, answer)
+    _from_model(about, curve, lengths, output, force, source, as_of, ttft, tpot, form)
+
+
+def _from_model(
+    about: str,
+    curve: tuple[tuple[float, float], ...],
+    lengths: tuple[float, float],
+    output: Path | None,
+    force: bool,
+    source: str,
+    day: date | None,
+    ttft: float | None,
+    tpot: float | None,
+    form: str,
+) -> None:
+    """Write and print the curve of a model."""
+    from pydantic import ValidationError
+
+    from planner.documents import explain_validation
+    from planner.workload import Workload
+
+    _check_output(output, force)
+    if output is not None:
+        if day is None:
+            raise InputError("is needed with -o", where="--as-of", mend="give the day the assumptions are of")
+        said = {"source": source or "assumed", "as_of": day, "grade": "D"}
+        taken, given = (float(f"{mean:.6g}") for mean in lengths)
+        data = {
+            "id": _identifier(output),
+            "input_tokens": {"mean": taken},
+            "output_tokens": {"mean": given},
+            **said,
+            "note": about,
+        }
+        data |= {"ttft_s": ttft, "tpot_s": tpot}
+        if curve:
+            data["prefix_cache"] = {"curve": curve, **said, "note": about}
+        try:
+            found = Workload.model_validate(data)
+        except ValidationError as error:
+            raise explain_validation(error, "these make no workload") from None
+        _write(found, output, force, "planner workload")
+    if form == "json":
+        echo_json(curve_json(about, lengths, curve))
+        return
+    print_curve(about, lengths, curve)
+    hint("add --as-of DATE -o mine.toml" if output is None else f"planner plan MODEL HARDWARE --workload {output}")
+
+
+def _check_output(output: Path | None, force: bool) -> None:
+    from planner.documents import check_target
+
+    if output is None:
+        return
+    if output.suffix != ".toml":
+        what = "does not end in .toml, by which files are told from names"
+        raise InputError(what, where=str(output), mend="choose such a name")
+    check_target(output, force=force)
+
+
+def _identifier(output: Path) -> str:
+    from planner.hardware.draft import identifier
+
+    return identifier(output.stem, but="a-z0-9-")
+
+
+def _write(found: Workload, output: Path, force: bool, by: str) -> None:
+    from planner.documents import write_whole
+    from planner.workload.text import to_toml
+
+    write_whole(output, to_toml(found, f"Written by `{by}`."), force=force)
+    click.echo(f"wrote {output}", err=True)
