@@ -17,10 +17,8 @@ from planner.hardware import System
 from planner.plans import Plan, build_context, verify_plan
 from planner.plans.operate import Operation, operate
 from planner.plans.read import decision_of, inputs_of, read_plan
-from planner.plans.states import PoolState, pool_passes, problem_with_tiers
 from planner.plans.tier_rows import tier_rows
-from planner.plans.tiers import evaluate_shares, resident_shares
-from planner.plans.unused import moved_to, unused_rows
+from planner.plans.unused import unused_rows
 from planner.plans.worth import operation_objective
 from planner.search import solve
 from planner.workload import load_workload
@@ -182,40 +180,6 @@ def test_experts_on_a_drive_do_not_pay_at_small_batch() -> None:
     assert 12.0 / 2.0 < ratio < 12.0 * 2.0
     assert one["worse"] > 10.0 and pushed(rows, "host", "routed experts")["worse"] > 1.0
     assert one["worse"] > pushed(rows, "host", "routed experts")["worse"]
-
-
-def everything_resident(plan: Plan, **changes: Any) -> PoolState:
-    """The plan's pool, changed, with every memory it may use and all of it in device memory."""
-    decision = decision_of(plan, "plan")
-    pool = build_context(inputs_of(plan, "plan"), decision.variant).pool("mixed")
-    mine = replace(decision.pools[0], basis=None, **changes)
-    state = PoolState(mine, pool, pool_passes(pool, mine))
-    problem = problem_with_tiers(state)
-    return replace(state, built=problem, placed=resident_shares(problem))
-
-
-def slower(state: PoolState, tier: str, item: str, mode: str) -> float:
-    """By what a decode step takes longer with all of an item there."""
-    rate = next(one for one in state.pool.rates.tiers if one.id == tier)
-    found = moved_to(state.problem, state.shares, rate, item, mode)
-    assert found is not None and found[2] == 1.0
-    return evaluate_shares(state.problem, found[1]).phase_s["decode"] / state.times.phase_s["decode"]
-
-
-def test_weights_streamed_from_host_memory_on_eight_h20() -> None:
-    """vllm-project/vllm#42284: DeepSeek-V4.1-Flash fits on 8 H20; 35 GB a device of it in host memory took 2,434 to 120 tokens/s,
-    20 times slower, at a batch that it does not give. Here the experts, 36 GB a device: 27 to 48 times slower by batch."""
-    plan = shipped("deepseek-v4.1-flash", "h20-node")
-    for batch in (4, 8, 16, 24):
-        assert 20.0 < slower(everything_resident(plan, batch=batch), "host", "routed experts", "stream") < 50.0
-
-
-def test_a_table_read_from_a_drive_inside_the_pass_is_slower_than_one_read_ahead() -> None:
-    """huggingface.co/nktlabs/dsv41-flash-engram-disk-prestage: 26.1 tokens/s with Engram read inside the forward pass,
-    80.2 gathered before it. Only the sign is reproduced: all reads of a layer are taken to be in flight at once."""
-    state = everything_resident(shipped("deepseek-v4.1-flash", "h20-node"), batch=1, tp=8, dp=1, ep=1)
-    assert slower(state, "ssd", "Engram table", "prefetch") == pytest.approx(1.0)
-    assert slower(state, "ssd", "Engram table", "fetch") > 1.02
 
 
 @pytest.mark.parametrize("model", ["engram-dense-4b-100b", "engram-dense-8b-100b"])

@@ -132,6 +132,8 @@ class Rates:
     all_to_all: float = 1.0
     nominal_bytes_per_s: float = 0.0
     """Of the device memory, before its efficiency."""
+    eager: float | None = None
+    """Times its floor that a block takes whose kernels the host issues one by one."""
     at_peak: bool = False
     """Products run at the dense peak, whatever the kernel curve."""
     contended: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -239,6 +241,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         residual=runtime.residual.value,
         overlap_communication=runtime.overlap_communication,
         buckets=runtime.batch_buckets,
+        eager=None if runtime.eager is None else runtime.eager.value,
         memory_startup_s=memory.startup.value if memory.startup else 0.0,
         **_fitted(runtime, memory.efficiency.value),
         contended=network_shares(system),
@@ -361,6 +364,7 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
     elif group == "floors":
         names = tuple(name for name, _ in runtime.floors)
         runtime = runtime.model_copy(update={"floors": move(runtime.floors, names, False)})
+        runtime = move(runtime, ("eager",), False)  # type: ignore[assignment]
     elif group in ("imbalance", "residual"):
         runtime = move(runtime, (group,), False)  # type: ignore[assignment]
     else:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.plans.context import Context, at_value, at_variant
+from planner.plans.cost import cost_of
 from planner.plans.decision import Decision, PoolDecision
 from planner.plans.describe import explanation_of
 from planner.plans.experts import expert_rows
 from planner.plans.inputs import Inputs, Options, Variant
-from planner.plans.intervals import combine, hour_moves, interval, perturbed
+from planner.plans.intervals import interval, perturbed
+from planner.plans.levers import lever_rows, uncertainty_rows
 from planner.plans.numbers import canonical, relative_gap
 from planner.plans.operate import Operation, operate
 from planner.plans.pareto import UNITS_OF, Front, front_data
@@ -28,7 +30,7 @@ from planner.plans.sensitivity import bottleneck_rows, phase_parts, shadow_price
 from planner.plans.space import Space, configuration_count, declare_space
 from planner.plans.states import PoolState
 from planner.plans.transition import Transition, transition_data
-from planner.plans.worth import blended_usd, costs, operation_objective
+from planner.plans.worth import blended_usd, operation_objective
 from planner.quantities import round12
 from planner.version import CATALOGUE_VERSION, __version__
 from planner.workload import Workload
@@ -85,7 +87,7 @@ def assemble(
         "pools": [_pool(context, state) for state in operation.pools],
         "idle_devices": operation.idle_devices,
         "prediction": _prediction(usual, expected, others),
-        "cost": _cost(usual, expected, others),
+        "cost": cost_of(usual, expected, others),
         "certificate": _certificate(context, operation, certificate, spaces),
         "bottlenecks": [row for state in operation.pools for row in bottleneck_rows(state)],
         "shadow_prices": shadow_price_rows(context, decision, operation),
@@ -104,6 +106,8 @@ def assemble(
         plan["prefix_cache"] = rows
     plan["explanation"] = explanation_of(context, operation, least_operation, plan)
     plan["explanation"]["least_tpot"] = _least(context, least, least_operation)
+    plan["explanation"]["levers"] = lever_rows(context, operation, plan["shadow_prices"])
+    plan["explanation"]["uncertainty"] = uncertainty_rows(usual, expected, others)
     if front is not None:
         plan["pareto"] = front_data(context, front, short_pools)
     if transition is not None:
@@ -208,56 +212,6 @@ def evidence_of(context: Context) -> str:
     return "; ".join(f"{phase}: {text}" for phase, text in found.items())
 
 
-def _cost(context: Context, operation: Operation, others: list[tuple[str, str, Operation]]) -> dict[str, Any]:
-    prices, split = context.inputs.prices, costs(context, operation)
-    workload = context.inputs.workload
-    reasons = {}
-    if split.input_hit is None:
-        reasons["input_hit"] = "the workload has no cached input tokens"
-    expected = split.blended
-    moved = [
-        blended_usd(context, o.usd_per_hour, o.requests_per_s) if o.requests_per_s > 0 else float("inf") for _, _, o in others
-    ]
-    moved += [blended_usd(context, hour, operation.requests_per_s) for hour in hour_moves(context, operation.units)]
-    figures = {name: getattr(prices, name).value for name in type(prices).model_fields if hasattr(getattr(prices, name), "grade")}
-    figures["utilisation"] = context.utilisation
-    return {
-        "usd_per_million": {
-            "input_hit": split.input_hit,
-            "input_miss": split.input_miss,
-            "output": split.output,
-            "blended": split.blended,
-        },
-        "null_reasons": reasons,
-        "blended_interval": combine(expected, moved),
-        "basis": prices.id,
-        "currency": prices.currency,
-        "as_of": prices.as_of.isoformat(),
-        "utilisation": context.utilisation,
-        "allocation": context.inputs.options.allocation,
-        "usd_per_hour": operation.usd_per_hour,
-        "devices_paid": operation.devices_paid,
-        "input_share": operation.input_share,
-        "tokens_per_request": {
-            "input_hit": workload.hit_tokens,
-            "input_miss": workload.miss_tokens,
-            "output": workload.output_tokens.mean,
-        },
-        "capital": [
-            {
-                "hardware": pool.system.id,
-                "capex_usd": pool.system.capex.value,
-                "capex_basis": pool.system.capex_basis,
-                "grade": pool.system.capex.grade,
-                "as_of": str(pool.system.capex.as_of),
-                "usd_per_hour": pool.usd_per_hour,
-            }
-            for pool in context.pools.values()
-        ],
-        "defaults": figures,
-    }
-
-
 def _worst_case(context: Context, operation: Operation) -> dict[str, Any]:
     return {
         "requests_per_s": operation.requests_per_s,
@@ -273,7 +227,7 @@ def _worst_case(context: Context, operation: Operation) -> dict[str, Any]:
 def _robust(context: Context, served: Served) -> dict[str, Any]:
     operation = served.operation or operate(context, served.decision)
     others = perturbed(context, served.decision, operation)
-    cost = _cost(context, operation, others)
+    cost = cost_of(context, operation, others)
     return {
         "workload": context.inputs.workload.id,
         "objective": operation_objective(context, operation),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from planner.architecture import FORMATS, Model, convert
-from planner.economics import HourlyCost, owned_hour
 from planner.errors import InputError, nearest
 from planner.footprint import ModelPieces, cut, item_names
 from planner.footprint.shapes import widths
@@ -15,10 +14,10 @@ from planner.performance import Rates, resolve_rates, slow_corner
 from planner.performance.serving import tokens_per_step
 from planner.plans.constraints import forbidden_places, homeless
 from planner.plans.experts import with_use
+from planner.plans.hours import terms_of
 from planner.plans.inputs import WEIGHT_FORMATS, Inputs, Variant, with_weight_dtype
 from planner.plans.prefix import ITEM, PrefixUse, at_point, prefix_use
 from planner.plans.table_use import with_table_use
-from planner.prices import OwnedPrices
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def at_value(context: Context) -> Context:
     pools = {}
     for phase, pool in context.pools.items():
         selection = context.inputs.hardware[phase]
-        hour = system_hour(selection.system, context.inputs.prices, selection.system.capex.value)
+        hour = terms_of(context.inputs).hour(selection.system).total
         rates = resolve_rates(selection.system, pool.inputs.runtime)
         pools[phase] = replace(pool, selection=selection, rates=rates, usd_per_hour=hour)
     return replace(context, pools=pools)
@@ -175,8 +174,9 @@ def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> Poo
         weights = main_dtype(with_weight_dtype(inputs.model, inputs.options.weight_dtype))
         runtime = inputs.runtime.on(selection.system.device.id, inputs.model.id, weights)
         inputs = inputs.model_copy(update={"runtime": runtime})
-    system, runtime, options = selection.system, inputs.runtime, inputs.options
+    system, runtime, options, terms = selection.system, inputs.runtime, inputs.options, terms_of(inputs)
     if options.at_slow_end:
+        terms = replace(terms, rent_end="high")
         system, runtime = slow_corner(system, runtime)
         selection = selection.model_copy(update={"system": system})
     supported = set(system.device.compute)
@@ -224,32 +224,10 @@ def _pool(inputs: Inputs, selection: HardwareSelection, variant: Variant) -> Poo
         pieces,
         () if homeless(names if prefix is None else known, (rates.memory_id, *tiers), forbidden) else tiers,
         conversions,
-        system_hour(system, inputs.prices, system.capex.value),
+        terms.hour(system).total,
         tokens_per_step(pieces.acceptance),
         forbidden,
         prefix,
-    )
-
-
-def system_hour(system: System, prices: OwnedPrices, capex_usd: float) -> float:
-    """USD per hour of one system at these prices and this capital cost."""
-    return system_cost(system, prices, capex_usd).total
-
-
-def system_cost(system: System, prices: OwnedPrices, capex_usd: float) -> HourlyCost:
-    """The hour of one system by cause."""
-    return owned_hour(
-        capex_usd=capex_usd,
-        power_w=system.power.value,
-        cost_of_capital=prices.cost_of_capital.value,
-        life_years=prices.life.value,
-        residual_value=prices.residual_value.value,
-        installation=prices.installation.value,
-        maintenance=prices.maintenance.value,
-        staff=prices.staff.value,
-        usd_per_kwh=prices.electricity.value,
-        power_utilisation=prices.power_utilisation.value,
-        pue=prices.pue.value,
     )
 
 

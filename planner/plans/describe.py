@@ -132,7 +132,7 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
             f"workload {workload.id}: {workload.input_tokens.mean:g} tokens in, {workload.output_tokens.mean:g} out, "
             f"prefix hits {workload.prefix_hit:.1%}{_hits(workload)} ({workload.source})",
             f"runtime {inputs.runtime.id}: {inputs.runtime.name}{_fitted(context, plan)}",
-            f"price basis {inputs.prices.id} of {inputs.prices.as_of.isoformat()}{_at(inputs.prices.site)}, "
+            f"price basis {plan['cost']['basis']} of {plan['cost']['as_of']}{_at(inputs.prices.site)}, "
             f"utilisation {context.utilisation:g}",
             f"closed loop of {operation.concurrency:.0f} requests in flight"
             if context.demand is None

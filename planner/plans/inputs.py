@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import product
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from planner.workload import Workload
 
 Objective = Literal["cost", "throughput", "latency"]
 Allocation = Literal["miss_only", "all_input", "flops"]
+PriceBasis = Literal["owned", "tco", "rent_od", "rent_1y", "rent_3y", "rent_spot"]
 WEIGHT_FORMATS = {"bf16": "bf16", "fp8": "fp8_block128", "int8": "int8_channel", "fp4": "nvfp4", "int4": "int4_g32"}
 _Dtype = Annotated[str, Field(max_length=64)]
 _Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
@@ -64,7 +66,10 @@ class Options(BaseModel):
     spare: Annotated[int, Field(ge=0, le=1000)] = 0
     spare_of: Literal["node", "unit", "system"] = "node"
     """What ``spare`` counts: nodes, purchasable units or whole systems of each pool, kept idle for when one fails."""
-    price_basis: Literal["owned"] = "owned"
+    price_basis: PriceBasis = "owned"
+    """``owned`` by ``Inputs.prices``, or rented at the offers of the hardware's profile (``hardware.schema.Rent``)."""
+    price_date: date | None = None
+    """Rents of this day, or the newest before it; ``None``: the newest known."""
     utilisation: Annotated[float, Field(ge=1e-6, le=1)] | None = None
     max_power_kw: _Positive | None = None
     max_usd_per_hour: _Positive | None = None
@@ -100,6 +105,12 @@ class Options(BaseModel):
     def _one_demand(self) -> Options:
         if self.rate is not None and self.tokens_per_day is not None:
             raise ValueError("rate and tokens_per_day both say how much to serve: give one")
+        return self
+
+    @model_validator(mode="after")
+    def _dated_rents(self) -> Options:
+        if self.price_date is not None and self.price_basis == "owned":
+            raise ValueError("price_date picks among rents: give a rented price basis, or leave out --price-date")
         return self
 
     @model_validator(mode="after")

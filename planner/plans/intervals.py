@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from planner.performance import uncertain_groups
-from planner.plans.context import Context, PoolContext, system_hour
+from planner.plans.context import Context, PoolContext
 from planner.plans.decision import Decision
+from planner.plans.hours import Terms, terms_of
 from planner.plans.operate import Operation, operate, with_rates
-from planner.prices import OwnedPrices
 
 Metric = Callable[[Operation], float]
 
@@ -70,28 +71,30 @@ _PRICE_FIGURES = (
     "maintenance",
     "staff",
     "electricity",
+    "colocation",
     "power_utilisation",
     "pue",
 )
 
 
-def hour_moves(context: Context, units: tuple[int, ...]) -> list[float]:
-    """USD per hour of the deployment with each price figure, and all capital costs together, at both ends."""
-    prices = context.inputs.prices
-    pools = list(context.pools.values())
+def hour_moves(context: Context, units: tuple[int, ...]) -> list[tuple[str, float]]:
+    """``(figure, USD per hour)`` of the deployment with each price figure, and all capital costs (``capex``) or all rents
+    (``rent``) together, at the lowest and then the highest of its interval."""
+    terms = terms_of(context.inputs)
+    systems = [count * p.unit_devices / p.system.devices for count, p in zip(units, context.pools.values(), strict=True)]
 
-    def hour(at: OwnedPrices, capex: Callable[[PoolContext], float]) -> float:
-        return sum(
-            count * pool.unit_devices / pool.system.devices * system_hour(pool.system, at, capex(pool))
-            for count, pool in zip(units, pools, strict=True)
-        )
+    def hour(at: Terms, capex: Callable[[PoolContext], float] = lambda pool: pool.system.capex.value) -> float:
+        pools = zip(systems, context.pools.values(), strict=True)
+        return sum(count * at.hour(pool.system, capex(pool)).total for count, pool in pools)
 
+    if terms.rented:
+        return [("rent", hour(replace(terms, rent_end="low"))), ("rent", hour(replace(terms, rent_end="high")))]
     moved = []
     for name in _PRICE_FIGURES:
-        figure = getattr(prices, name)
-        for end in (figure.lowest, figure.highest):
-            changed = prices.model_copy(update={name: figure.model_copy(update={"value": end})})
-            moved.append(hour(changed, lambda pool: pool.system.capex.value))
-    moved.append(hour(prices, lambda pool: pool.system.capex.lowest))
-    moved.append(hour(prices, lambda pool: pool.system.capex.highest))
+        figure = getattr(terms.prices, name)
+        for end in () if figure is None else (figure.lowest, figure.highest):
+            changed = terms.prices.model_copy(update={name: figure.model_copy(update={"value": end})})
+            moved.append((name, hour(replace(terms, prices=changed))))
+    moved.append(("capex", hour(terms, lambda pool: pool.system.capex.lowest)))
+    moved.append(("capex", hour(terms, lambda pool: pool.system.capex.highest)))
     return moved

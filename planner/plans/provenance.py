@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from planner.plans.hours import terms_of
 from planner.plans.inputs import Inputs
 from planner.quantities import UNKNOWN
 
@@ -23,6 +24,19 @@ def _figures(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _figures(item, f"{path}.{label}")
 
 
+def _leave_out(data: dict[str, Any], inputs: Inputs) -> None:
+    """What the hour does not rest on: offers that were not picked, or what an owner pays."""
+    terms = terms_of(inputs)
+    for phase, selection in inputs.hardware.items():
+        system = data["hardware"][phase]["system"]
+        system["rents"] = []
+        if terms.rented:
+            system["rents"] = [terms.quote(selection.system).offer.model_dump(mode="json")]
+            system["capex"], system["capex_lines"] = None, []
+    if terms.rented:
+        data["prices"] = {"utilisation": data["prices"]["utilisation"]}
+
+
 def provenance_of(inputs: Inputs) -> dict[str, Any]:
     """``lowest_grade`` and ``sources[]``: one row a source, with the figures that cite it; estimates are listed apart.
 
@@ -31,6 +45,7 @@ def provenance_of(inputs: Inputs) -> dict[str, Any]:
     found: dict[tuple[str, str, str], list[str]] = {}
     estimates = []
     data = inputs.model_dump(mode="json", by_alias=True)
+    _leave_out(data, inputs)
     for part in ("hardware", "runtime", "prices", "workloads" if inputs.workloads else "workload", "model"):
         for path, figure in _figures(data[part], part):
             key = (figure["grade"], figure["source"], str(figure.get("as_of") or ""))

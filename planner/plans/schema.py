@@ -105,8 +105,48 @@ class StreamPrices(_Part):
     blended: Amount
 
 
+class CacheShare(_Part):
+    """What a cache takes of a memory of its pool's devices, and what of the line's hour that is; ``null``: see ``reason``."""
+
+    item: str
+    tier: str
+    bytes: Bytes
+    share: Amount
+    usd_per_hour: Amount | None
+    reason: str
+
+
+class CostLine(_Part):
+    """USD per hour of the devices of a pool, of those kept idle for when one fails, or of those no pool uses, by cause."""
+
+    pool: Literal["prefill", "decode", "mixed", "spare", "idle"]
+    hardware: str
+    devices: Count
+    usd_per_hour: Amount
+    by_cause: dict[str, Amount]
+    of_which: list[CacheShare] | None = None
+
+
+class RentRow(_Part):
+    """The offer that a system's hour is charged at. ``usd_per_hour``: of the whole system, with the spread of all ``offers``."""
+
+    hardware: str
+    basis: str
+    provider: str
+    per: Literal["device", "system"]
+    quoted_usd_per_hour: Amount
+    usd_per_hour: Interval
+    offers: Count
+    as_of: str
+    grade: str
+    source: str
+
+
 class Cost(_Part):
-    """Cost of the deployment and its split over token streams."""
+    """Cost of the deployment and its split over token streams; ``lines`` sum to ``usd_per_hour``.
+
+    ``capital`` is empty where hardware is rented, ``rents`` absent where it is owned.
+    """
 
     usd_per_million: StreamPrices
     null_reasons: dict[str, str]
@@ -120,7 +160,9 @@ class Cost(_Part):
     devices_paid: Count
     input_share: Share
     tokens_per_request: dict[str, Number]
+    lines: list[CostLine] = []
     capital: list[dict[str, Any]]
+    rents: list[RentRow] | None = None
     defaults: dict[str, Number]
 
 

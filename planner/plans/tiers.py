@@ -11,7 +11,8 @@ Per stage, window and phase the time ``t`` of one layer is at least
   and in a group beside what its networks carry for the layer: streams and what is written hide behind the layer, no more.
 A stage takes ``sum repeat * t + step + hop``; the slowest stage sets the phase. Tables addressed by tokens are fetched ahead
 (``planner.plans.prefetch``). Entries of a cache that a layer chooses are fetched on demand, or all streamed. A cache of one
-window that others read moves for each of them. A streamed item needs a double buffer of one layer's share in device memory, a
+window that others read moves for each of them. A decode step that fetches from a disk on its way is issued kernel by kernel
+(``planner.plans.launches``). A streamed item needs a double buffer of one layer's share in device memory, a
 fetched one a double buffer of what one layer (fetched ahead: one pass) fetches.
 Units inside: milliseconds and GB (1e9 bytes).
 """
@@ -28,6 +29,7 @@ from planner.footprint.shapes import Shapes
 from planner.performance.passes import PassTimes
 from planner.performance.rates import Rates
 from planner.plans.contention import NetworkTime, needed_channels
+from planner.plans.launches import launch_rows, resource_of
 from planner.plans.lp import Array, LinearProgram, Vertex
 from planner.plans.prefetch import WAIT, Ahead, Charged
 from planner.plans.window_items import Item, window_items
@@ -151,7 +153,10 @@ def build_tier_problem(
     channels = needed_channels(lower, networks.taken)
     movable: dict[tuple[int, int], list[int]] = {}
     charged: dict[tuple[int, int, str], Charged] = {}
+    fetched: dict[tuple[int, int], dict[int, None]] = {}
     for index, choice in enumerate(choices):
+        if choice.mode == "fetch" and below[choice.tier].role == "disk":
+            fetched.setdefault((choice.stage, choice.item), {})[index] = None
         if choice.mode in ("stream", "fetch"):
             owner = items[choice.item]
             for reader in owner.windows:
@@ -207,6 +212,9 @@ def build_tier_problem(
     pass_rows: list[tuple[int, str, str]] = []
     for stage, phase, rid, entries, fixed in ahead.pass_rows():
         row(f"pass {stage}/{phase}/{rid}", {**entries, first_phase + phases.index(phase): -1.0}, -fixed)
+        pass_rows.append((stage, phase, rid))
+    for stage, phase, rid, entries in launch_rows(rates, passes, items, fetched):
+        row(f"pass {stage}/{phase}/{rid}", {**entries, first_phase + phases.index(phase): -1.0}, 0.0)
         pass_rows.append((stage, phase, rid))
     if period_s is not None:
         row("period", {first_phase + number: 1.0 for number in range(len(phases))}, period_s * 1e3)
@@ -307,7 +315,7 @@ def evaluate_shares(problem: TierProblem, shares: Array) -> Evaluated:
         index = names[f"pass {stage}/{phase}/{rid}"]
         total = (float(program.matrix[index, :count] @ shares[:count]) - float(program.limit[index])) / 1e3
         if total > phase_s[phase] * (1 + 1e-12):
-            phase_s[phase], slowest[phase], carried[phase] = total, stage, rid
+            phase_s[phase], slowest[phase], carried[phase] = total, stage, resource_of(rid)
     return Evaluated(phase_s, window_s, binding, slowest, carried)
 
 

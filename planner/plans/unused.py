@@ -1,8 +1,8 @@
 """Why a plan does not use a memory that it may use: the same configuration with an item moved there, evaluated.
 
-For each allowed memory that a pool leaves empty, every kind of item is moved there in turn, as much of it as fits, by the way of
-moving it that costs least; all else stays. The objective, the limits and what the pass then waits for follow from the plan's own
-equations. A larger batch that the room would allow is no part of this: configurations with this memory in use are in the
+For each allowed memory every kind of item of which nothing lies there is moved there in turn, as much of it as fits, by the way
+of moving it that costs least; all else stays. The objective, the limits and what the pass then waits for follow from the plan's
+own equations. A larger batch that the room would allow is no part of this: configurations with this memory in use are in the
 space of the certificate.
 """
 
@@ -22,7 +22,7 @@ from planner.plans.operate import Operation, serve
 from planner.plans.sensitivity import resource_seconds
 from planner.plans.states import PoolState
 from planner.plans.states import problem_with_tiers as with_tiers
-from planner.plans.tier_rows import held_bytes, moved_joules, moved_per_token, used_tiers
+from planner.plans.tier_rows import USED, held_bytes, moved_joules, moved_per_token, used_tiers
 from planner.plans.tiers import TierProblem, evaluate_shares, resident_shares
 from planner.plans.worth import checks, operation_objective
 
@@ -33,22 +33,28 @@ HOW = {"stream": "streamed each pass", "fetch": "fetched on demand", "prefetch":
 
 
 def unused_rows(context: Context, operation: Operation) -> list[dict[str, Any]]:
-    """A row for each allowed memory below device memory that a pool does not use, with one line that says why."""
+    """A row for each allowed memory below device memory: why a pool does not use it, or for nothing else, in one line."""
     rows = []
     for state in operation.pools:
         used = {tier.id for tier in used_tiers(state)}
-        empty = [tier for tier in state.pool.rates.tiers if tier.id in state.pool.tiers and tier.id not in used]
-        if not empty:
+        allowed = [tier for tier in state.pool.rates.tiers if tier.id in state.pool.tiers]
+        if not allowed:
             continue
         problem = with_tiers(state) if state.resident else state.problem
         shares = resident_shares(problem) if state.resident else state.shares
-        rows += [_row(context, operation, replace(state, built=problem, placed=shares), tier, not used) for tier in empty]
-    return rows
+        rows += [_row(context, operation, replace(state, built=problem, placed=shares), tier, used) for tier in allowed]
+    return [row for row in rows if row["pushed"] or not row["in_use"]]
 
 
-def _row(context: Context, operation: Operation, state: PoolState, tier: TierRate, all_fits: bool) -> dict[str, Any]:
+def _row(context: Context, operation: Operation, state: PoolState, tier: TierRate, used: set[str]) -> dict[str, Any]:
     tried = []
-    for name in dict.fromkeys(item.names[0] for item in state.problem.items):
+    problem = state.problem
+    there = {
+        problem.items[choice.item].names[0]
+        for choice, share in zip(problem.choices, state.shares, strict=True)
+        if choice.tier == tier.id and share > USED
+    }
+    for name in dict.fromkeys(item.names[0] for item in problem.items if item.names[0] not in there):
         moved = [found for mode in HOW if (found := moved_to(state.problem, state.shares, tier, name, mode)) is not None]
         if moved:
             best = min(moved, key=lambda one: _merit(state.problem, one[1]))
@@ -57,7 +63,8 @@ def _row(context: Context, operation: Operation, state: PoolState, tier: TierRat
     row: dict[str, Any] = {
         "pool": state.decision.phase,
         "tier": tier.id,
-        "everything_fits": all_fits,
+        "in_use": tier.id in used,
+        "everything_fits": not used,
         "objective": operation_objective(context, operation),
         "pushed": tried,
     }
@@ -100,16 +107,19 @@ def _pushed(
 ) -> dict[str, Any]:
     mode, shares, part = found
     there = replace(state, placed=shares)
-    joules = [
-        moved_joules(moved_per_token(there, there.problem, shares, tier, phase)[0], tier.kind, state.pool.rates.memory_kind)
+    before = held_bytes(state, state.problem, state.shares, tier)
+    moved = {
+        phase: moved_per_token(there, there.problem, shares, tier, phase)[0]
+        - moved_per_token(state, state.problem, state.shares, tier, phase)[0]
         for phase in state.decision.phases
-    ]
+    }
+    joules = {phase: moved_joules(each, tier.kind, state.pool.rates.memory_kind) for phase, each in moved.items()}
     result: dict[str, Any] = {
         "item": name,
         "access": HOW[mode],
         "part": part,
-        "bytes_per_device": held_bytes(there, there.problem, shares, tier) / state.decision.devices,
-        "joules_per_token": dict(zip(state.decision.phases, joules, strict=True)),
+        "bytes_per_device": (held_bytes(there, there.problem, shares, tier) - before) / state.decision.devices,
+        "joules_per_token": joules,
         "objective": None,
         "worse": None,
         "resource": _waits_for(state, there),
@@ -120,8 +130,8 @@ def _pushed(
         served = serve(context, operation.units, states)
     except InputError:
         return result
-    before, after = operation_objective(context, operation), operation_objective(context, served)
-    worse = 1.0 - after / before if context.inputs.options.objective == "throughput" else after / before - 1.0
+    own, after = operation_objective(context, operation), operation_objective(context, served)
+    worse = 1.0 - after / own if context.inputs.options.objective == "throughput" else after / own - 1.0
     breaks = [check.name for check in checks(context, served) if not check.holds]
     return result | {"objective": after, "worse": max(worse, 0.0), "breaks": breaks}
 
@@ -140,9 +150,13 @@ def _waits_for(before: PoolState, after: PoolState) -> str | None:
 
 
 def _line(row: dict[str, Any], memory: str) -> str:
-    start = f"{row['pool']} pool: {row['tier']} holds nothing, since " + (
-        f"everything fits in {memory}" if row["everything_fits"] else "the room of the memories above it is enough"
-    )
+    start = f"{row['pool']} pool: {row['tier']} holds nothing"
+    if row["in_use"]:
+        start += " else"
+    elif row["everything_fits"]:
+        start += f", since everything fits in {memory}"
+    else:
+        start += ", since the room of the memories above it is enough"
     if not row["pushed"]:
         return f"{start}; nothing of this plan could lie there"
     return f"{start}; moved there at this configuration " + "; ".join(_words(one) for one in row["pushed"])

@@ -59,7 +59,9 @@ EQUATIONS: tuple[tuple[str, str], ...] = (
     (r"prediction\.tpot_ms.*|prediction\.tokens_per_s_per_user.*", "TPOT: decode step + prefill interference"),
     (r"prediction\..*", "throughput and concurrency: Little's law"),
     (r"cost\.usd_per_million\..*", "cost: tokens x price over streams = cost of the deployment"),
-    (r"cost\..*", "cost: owned hour = capital + electricity + upkeep"),
+    (r"cost\.lines.*", "cost: the hour of pools, spare and idle devices by cause, summing to the deployment's"),
+    (r"cost\.rents.*", "cost: the newest offer at or before the date, and the spread of those of half a year before it"),
+    (r"cost\..*", "cost: hour = capital + electricity (or colocation) + upkeep, or rent"),
     (r"certificate\.(objective|unit)", "certificate: the objective of the chosen configuration"),
     (r"certificate\.(gap|bound|proved)", "certificate: gap = |objective - bound| / |objective|"),
     (r"certificate\.space\..*", "certificate: the declared space"),
@@ -387,9 +389,9 @@ def _same(expected: Any, found: Any, path: str) -> bool:
 
 
 def _notices(inputs: Inputs) -> list[str]:
-    """Installed profiles of the same name that differ from the embedded ones."""
-    from planner.architecture import load_model
-    from planner.errors import PlannerError
+    """Installed profiles of the same name that differ from the embedded ones. A name in a plan is never read as a path."""
+    from planner.architecture import Model, find_model
+    from planner.errors import InputError, PlannerError
     from planner.hardware import load_hardware, load_site
     from planner.prices import OwnedPrices, at_site, load_prices
     from planner.runtimes import load_runtime
@@ -399,8 +401,14 @@ def _notices(inputs: Inputs) -> list[str]:
         site = inputs.prices.site
         return load_prices(name) if site is None else at_site(load_prices(name), load_site(site))
 
+    def model(name: str) -> Model:
+        entry = find_model(name)
+        if entry is None:
+            raise InputError(f"no model {name[:64]!r} in the catalogue")
+        return entry.load()
+
     embedded: list[tuple[str, str, Any, Any]] = [
-        ("model", inputs.model.id, inputs.model, load_model),
+        ("model", inputs.model.id, inputs.model, model),
         ("runtime", inputs.runtime.id, inputs.runtime, load_runtime),
         ("prices", inputs.prices.id, inputs.prices, prices),
     ]
@@ -409,6 +417,8 @@ def _notices(inputs: Inputs) -> list[str]:
         embedded.append(("hardware", selection.system.id, selection.system, lambda name: load_hardware(name).system))
     notices = []
     for kind, name, value, loader in embedded:
+        if any(part in f"{name} {inputs.prices.site or ''}" for part in ("/", "\\", ".toml")):
+            continue
         try:
             installed = loader(name)
         except PlannerError:

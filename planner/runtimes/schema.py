@@ -190,6 +190,8 @@ class Runtime(Extending):
     """Ways below device memory: ``cpu_experts`` are computed by the CPU where they lie; ``prefetch`` copies weights ahead of
     their layer; ``uva`` lets kernels read host memory; ``mmap`` reads weights from storage as they are touched."""
     cpu: CpuRates | None = None
+    eager: CountFigure | None = None
+    """Times its floor that a block takes whose kernels the host issues one by one, where no captured graph replays the pass."""
     single_stream: PositiveFraction | None = None
     """Of a memory's nominal read bandwidth, what a dense decode pass of one sequence reaches, launches included."""
     sources: dict[str, Source] = {}
@@ -262,6 +264,8 @@ class Runtime(Extending):
         imbalance: Figure = self.imbalance
         if imbalance.lowest < 1.0:
             raise ValueError("imbalance: the slowest rank is at least the mean; write 1 or more")
+        if self.eager is not None and self.eager.lowest < 1.0:
+            raise ValueError("eager: issuing kernels one by one is no faster than replaying them; write 1 or more")
         if (self.memory_fraction is None) != (self.memory_fraction_of is None):
             raise ValueError("memory_fraction and memory_fraction_of go together")
         if not self.parallel or len(set(self.parallel)) < len(self.parallel):
@@ -295,6 +299,7 @@ _OPTIONAL = (
     "memory_fraction_of",
     "offload",
     "cpu",
+    "eager",
     "single_stream",
     "sources",
     "calibrated",
