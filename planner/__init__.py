@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from planner.version import __version__
 
 if TYPE_CHECKING:
-    from planner.api import plan, resolve, verify
+    from planner.api import compare, plan, resolve, verify
     from planner.architecture import load_model
     from planner.hardware import load_hardware
     from planner.plans.schema import Plan
     from planner.workload import Workload
 
-__all__ = ["Plan", "Workload", "__version__", "load_hardware", "load_model", "plan", "resolve", "verify"]
+__all__ = ["Plan", "Workload", "__version__", "compare", "load_hardware", "load_model", "plan", "resolve", "verify"]
 
 _HOMES = {
+    "compare": "planner.api",
     "plan": "planner.api",
     "resolve": "planner.api",
     "verify": "planner.api",

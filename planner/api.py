@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -13,6 +13,8 @@ from planner.errors import InputError
 
 if TYPE_CHECKING:
     from planner.architecture import Model
+    from planner.audit import Audit, Engine
+    from planner.comparison import Comparison
     from planner.hardware import HardwareSelection, Site
     from planner.plans.inputs import Inputs
     from planner.plans.mix import Mix
@@ -48,6 +50,27 @@ def _in_order(pools: dict[str, HardwareSelection]) -> dict[str, HardwareSelectio
     return {phase: pools[phase] for phase in sorted(pools, key=lambda phase: (phase != "prefill", phase))}
 
 
+def _by_phase(hardware: HardwareSelection | dict[str, HardwareSelection]) -> dict[str, HardwareSelection]:
+    return _in_order(hardware) if isinstance(hardware, dict) else {"mixed": hardware}
+
+
+def _at_runtime(text: str) -> tuple[str, str | None]:
+    """``NAME:N@RUNTIME`` apart; ``InputError`` where there is no such runtime."""
+    from planner.runtimes import load_runtime
+
+    name, at, runtime = text.rpartition("@")
+    if not at:
+        return text, None
+    load_runtime(runtime)
+    return name, runtime
+
+
+def _label(pools: dict[str, HardwareSelection]) -> str:
+    """As ``parse_hardware`` reads it."""
+    parts = [f"{one.system.id}:{'auto' if one.auto else one.count}" for one in pools.values()]
+    return parts[0] if set(pools) == {"mixed"} else ",".join(f"{p}={part}" for p, part in zip(pools, parts, strict=True))
+
+
 def resolve(
     model: str | Model,
     hardware: str | HardwareSelection | dict[str, HardwareSelection],
@@ -65,6 +88,8 @@ def resolve(
     """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; the rest as in ``plan``."""
     from planner.architecture import load_model
     from planner.hardware import apply_settings, load_site, with_estimates
+    from planner.hardware.schema import RentBasis
+    from planner.plans.hours import terms_of
     from planner.plans.inputs import Inputs, Options
     from planner.plans.needs import refuse_unknown
     from planner.plans.robust import refuse_sets
@@ -72,13 +97,7 @@ def resolve(
     from planner.runtimes import calibrated_runtime
     from planner.workload import Workload, load_workload
 
-    pools = (
-        parse_hardware(hardware)
-        if isinstance(hardware, str)
-        else _in_order(hardware)
-        if isinstance(hardware, dict)
-        else {"mixed": hardware}
-    )
+    pools = parse_hardware(hardware) if isinstance(hardware, str) else _by_phase(hardware)
     for selection in pools.values():
         system = selection.system
         if system.status == "cancelled":
@@ -98,7 +117,11 @@ def resolve(
         options |= {"high_ttft_s": load.ttft_s, "high_tpot_s": load.tpot_s}
         if load.ttft_s is None and load.tpot_s is None:
             raise InputError("the workload has no limits", where="--slo-on high", mend="give --ttft or --tpot")
+    if isinstance(prices, str) and prices in get_args(RentBasis):
+        options["price_basis"], prices = prices, "owned"
     basis = load_prices(prices) if isinstance(prices, str) else prices
+    if site is not None and options.get("price_basis", "owned") != "owned":
+        raise InputError("a rented hour has a site's electricity in it", where="--site", mend="leave it out, or use owned prices")
     if site is not None:
         basis = at_site(basis, load_site(site) if isinstance(site, str) else site)
     try:
@@ -122,6 +145,8 @@ def resolve(
                 where=f"workload {one.id}",
                 mend="lower --isl or --osl",
             )
+    for selection in inputs.hardware.values():
+        terms_of(inputs).hour(selection.system)  # refuses what has no price of that basis
     refuse_unknown(inputs)
     return inputs
 
@@ -149,6 +174,8 @@ def plan(
     fields of ``planner.plans.Options`` (objective, devices, tiers, weight_dtype, kv_dtype, mtp, concurrency, gap …).
     ``workload`` may be several with ``robust="workloads"``: one deployment for all of them, best for the one that fares worst.
     ``calibration``: a file of ``planner calibrate`` to lay over the runtime in place of the built-in one.
+    ``prices`` may also be a rented basis (``"rent_od"``, ``"rent_1y"``, ``"rent_3y"``, ``"rent_spot"``, ``"tco"``), at the
+    offers of the hardware's profile; ``price_date`` then picks those of a day.
     ``site`` gives the prices its electricity, PUE and planning life: ``"cn-west-hub"`` or a loaded ``Site``.
     ``settings`` replace figures of the hardware: ``"ascend-950dt.memory.hbm.read=4.0 TB/s"``, or ``3.6..4.0..4.2 TB/s``.
     ``slo_on="high"``: the workload's limits bind the 90th percentile of the prediction in place of its expected value.
@@ -192,6 +219,62 @@ def verify(plan: Plan | str, *, full: bool = False, where: str = "plan") -> tupl
         return [Violation(str(v["path"]), str(v["equation"]), v["expected"], v["found"]) for v in error.violations], []
 
 
+def compare(
+    model: str | Model | Sequence[str | Model],
+    hardware: Sequence[str | HardwareSelection | dict[str, HardwareSelection]],
+    *,
+    equal: Literal["cost", "power"] | None = None,
+    folders: tuple[Path, ...] = (),
+    settings: Sequence[str] = (),
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+    beginning: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> Comparison:
+    """One model, or several, on several hardware: each planned as ``plan`` does with these ``options``, then set side by side.
+
+    ``hardware``: as in ``plan``, a name also with the runtime of that row: ``"atlas-800-a3:2@vllm-ascend"``.
+    ``equal``: every row may spend an hour (or draw, by stated power) what the first plan does; how many systems that is, the
+    planner counts. ``settings`` change whichever hardware they name. A row without a plan says why and stops no other.
+    ``beginning`` is told before each row how many are done,
+    how many there are, and its name. ``stop`` gives each row its part of the time that is left.
+
+    Raises ``InputError`` where a name is unknown, or where the inputs of no row go together.
+    """
+    from planner.architecture import load_model
+    from planner.comparison import compare_plans
+    from planner.comparison.run import Cell, Planner, plan_all
+    from planner.hardware import apply_settings
+
+    if options.get("robust") == "workloads":
+        raise InputError("is not built for comparisons", where="--robust workloads", mend="compare on one workload at a time")
+    if equal and options.get("robust") == "intervals":
+        raise InputError("has no one budget in the worst case", where="--equal", mend="leave out --robust intervals")
+    several = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
+    models = [load_model(one) if isinstance(one, str) else one for one in several]
+    split = [_at_runtime(one) if isinstance(one, str) else (one, None) for one in hardware]
+    pools = [parse_hardware(one, folders) if isinstance(one, str) else _by_phase(one) for one, _ in split]
+    names = [one if isinstance(one, str) else _label(found) for one, found in zip(hardware, pools, strict=True)]
+    software = [{} if one is None else {"runtime": one} for _, one in split]
+    flat = {f"{row} {phase}": found for row, each in enumerate(pools) for phase, found in each.items()}
+    flat = apply_settings(flat, settings)
+    pools = [{phase: flat[f"{row} {phase}"] for phase in each} for row, each in enumerate(pools)]
+    cells = [Cell(one, *row) for one in models for row in zip(names, pools, software, strict=True)]
+    planner = Planner(
+        resolve=lambda subject, selections, own: resolve(subject, selections, **{**options, **own}),
+        plan=lambda subject, selections, own: plan(subject, selections, **{**options, **own}, reporter=reporter, stop=stop),
+    )
+    planned = plan_all(cells, planner, equal=equal, stop=stop, beginning=beginning)
+    return compare_plans(
+        planned.candidates,
+        models=[one.id for one in models],
+        hardware=names,
+        terms=planned.terms,
+        budget=planned.budget,
+        stopped=planned.stopped,
+    )
+
+
 def plan_mix(
     model: str | Model,
     inventory: str | Path | Inventory,
@@ -211,6 +294,7 @@ def plan_mix(
     Raises ``InputError``, ``InfeasibleError`` or ``StoppedError``.
     """
     from planner.hardware import load_hardware
+    from planner.hardware.schema import RentBasis
     from planner.plans.context import build_context
     from planner.prices.inventory import load_inventory
     from planner.search.mix import Budget, Offer, offer_of
@@ -229,6 +313,9 @@ def plan_mix(
         raise InputError("is not built for fleets", where="--slo-on high", mend="tighten --ttft and --tpot, or use --robust")
     offers: list[Offer] = []
     demand: float | None = None
+    if options.get("prices") in get_args(RentBasis) or options.get("price_basis", "owned") != "owned":
+        what = "the pools of an inventory say how they are paid for"
+        raise InputError(what, where="--price-basis", mend="give rents as price = { usd_per_hour = … } of a pool")
     for pool in known.pool:
         try:
             name = str(beside / pool.hardware) if pool.hardware.endswith(".toml") else pool.hardware
@@ -239,3 +326,58 @@ def plan_mix(
         demand = build_context(inputs).demand
         offers.append(offer_of(pool, inputs))
     return search_mix(known, offers, demand, budget, reporter, stop)
+
+
+def audit(
+    texts: str | Sequence[tuple[str, str]],
+    hardware: str | HardwareSelection | dict[str, HardwareSelection],
+    *,
+    model: str | Model | None = None,
+    engine: Engine | None = None,
+    instances: Mapping[str, int] | None = None,
+    runtime: str | Runtime | None = None,
+    calibration: Path | None = None,
+    reporter: Reporter | None = None,
+    stop: Stop | None = None,
+    beginning: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Audit:
+    """What launch lines of vLLM or SGLang reach on hardware, what the best configuration reaches, and which flags lead there.
+
+    ``texts``: shell text or a YAML configuration, or several with their names; nothing of it is run. ``model`` where the lines name
+    none that is known; ``runtime``: the engine's own by default; ``instances`` by pool (``mixed``, ``prefill``, ``decode``) where
+    the lines do not show them. ``options`` are those of ``plan``; several ``kv_dtype``, ``mtp`` or ``redundant_experts`` are what
+    the best configuration may choose from beside the given. ``beginning`` is told what is solved next.
+
+    Raises ``InputError``, ``InfeasibleError`` where no configuration serves the workload, or ``StoppedError``.
+    """
+    from planner.architecture import load_model
+    from planner.audit import audit as judge
+    from planner.audit import read_deployment
+    from planner.audit.read import known_model
+    from planner.runtimes import calibrated_runtime, load_runtime
+
+    given = read_deployment([("the text", texts)] if isinstance(texts, str) else texts, engine)
+    subject = load_model(known_model(given) if model is None else model) if model is None or isinstance(model, str) else model
+    pools = parse_hardware(hardware) if isinstance(hardware, str) else _by_phase(hardware)
+    ascend = any(selection.system.vendor == "Huawei" for selection in pools.values())
+    own = "vllm-ascend" if given.engine == "vllm" and ascend else given.engine
+    software = calibrated_runtime(own if runtime is None else runtime, calibration)
+    choices = {name: options.pop(name) for name in ("kv_dtype", "mtp", "redundant_experts") if name in options}
+    if choices.get("mtp") == "auto":
+        choices["mtp"] = tuple(range(len(subject.speculation.acceptance) + 1)) if subject.speculation else ()
+    choices = {name: (value,) if isinstance(value, str | int) else tuple(value) for name, value in choices.items()}
+
+    def make(**changes: Any) -> Inputs:
+        return resolve(subject, pools, **{**options, "runtime": software, **changes})
+
+    return judge(
+        given,
+        make,
+        load_runtime(own),
+        options={**options, **choices},
+        instances=instances,
+        reporter=reporter,
+        stop=stop,
+        beginning=beginning,
+    )
