@@ -6,6 +6,9 @@ from __future__ import annotations
 class Reporter:
     """Progress of one search. Objectives are in the printed unit, counts are configurations or placements solved."""
 
+    def stage(self, name: str) -> None:
+        """The search turns to something else: ``candidates``, ``search``, ``least TPOT``, ``front``, ``conflict``, ``plan``."""
+
     def started(self, configurations: int) -> None:
         """The space is declared."""
 

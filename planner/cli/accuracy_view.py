@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import click
-
-from planner.cli.common import new_table, number, print_table
+from planner.cli.common import new_table, number, print_table, say
 
 _SCORES = ("n", "median", "mean", "p90", "in 2x", "ratio")
 TIMES = {"tpot": "TPOT", "ttft_below_5s": "TTFT below 5 s", "ttft": "TTFT"}
@@ -43,8 +41,8 @@ def _print_scores(title: str, first: str, rows: Iterable[tuple[str, dict[str, An
 def print_validation(data: dict[str, Any]) -> None:
     """Overall, by stratum, by label rule, skipped rows, noise; then deployments."""
     runtime = f", every row with runtime {data['runtime']}" if data["runtime"] else ""
-    click.echo(f"{data['answered']:,} of {data['points']:,} points of {data['file']}; calibration {data['calibration']}{runtime}")
-    click.echo("errors are |predicted / measured - 1|; ratio is the median of predicted / measured\n")
+    say(f"{data['answered']:,} of {data['points']:,} points of {data['file']}; calibration {data['calibration']}{runtime}")
+    say("errors are |predicted / measured - 1|; ratio is the median of predicted / measured\n")
     _print_scores("overall", "time", [(label, data[name]) for name, label in TIMES.items()])
     for stratum in STRATA:
         rows = data["by"][stratum].items()
@@ -64,14 +62,14 @@ def print_validation(data: dict[str, Any]) -> None:
 def _print_skipped(data: dict[str, Any]) -> None:
     reasons = data["skipped_by_reason"]
     if not reasons:
-        click.echo("no row was skipped\n")
+        say("no row was skipped\n")
         return
     table = new_table("rows skipped", "reason", "rows")
     for reason, count in reasons.items():
         table.add_row(reason, f"{count:,}")
     print_table(table)
     median = percent(data["median_with_skipped"])
-    click.echo(f"median error of TPOT with every skipped row counted as 100 %: {median}\n")
+    say(f"median error of TPOT with every skipped row counted as 100 %: {median}\n")
 
 
 def _print_noise(rows: list[dict[str, Any]]) -> None:
@@ -86,7 +84,7 @@ def _print_noise(rows: list[dict[str, Any]]) -> None:
 
 def print_deployments(data: dict[str, Any]) -> None:
     """Published deployments by what they have in common, and the checks of DeepSeek's figures."""
-    click.echo(f"published deployments: {data['answered']:,} of {data['rows']:,} rows answered; no figure was fitted to them\n")
+    say(f"published deployments: {data['answered']:,} of {data['rows']:,} rows answered; no figure was fitted to them\n")
     overall = [("all", data["absolute"]), ("quality A and B", data["quality_ab"]), ("not of InferenceX", data["not_inferencex"])]
     if data["ratio"]["n"]:
         overall.append(("ratios of two rows", data["ratio"]))
@@ -101,11 +99,11 @@ def print_deployments(data: dict[str, Any]) -> None:
     print_table(table)
     for row in data["profile"]:
         told = f"{row['predicted']:,.0f} predicted, {row['measured']:,.0f} measured {row['unit']}"
-        click.echo(f"profile {row['id']}: {told}, error {percent(row['ape'])}")
+        say(f"profile {row['id']}: {told}, error {percent(row['ape'])}")
     for row in data["capacity"]:
         told = f"{row['predicted']:,.0f} at full use, {row['measured']:,.0f} {row['unit']} over a day of production"
         verdict = "ok" if row["enough"] else "TOO LOW"
-        click.echo(f"capacity {row['id']}: {told}: {verdict}, utilisation {percent(row['utilisation'])}")
+        say(f"capacity {row['id']}: {told}: {verdict}, utilisation {percent(row['utilisation'])}")
     table = new_table("deployments without a prediction", "reason", "rows")
     for reason, count in data["skipped_by_reason"].items():
         table.add_row(reason, str(count))
@@ -126,7 +124,7 @@ def print_report(report: dict[str, Any]) -> None:
     counts = report["parameters"]
     total = sum(counts.values())
     parts = f"{counts['tpot']} for TPOT, {counts['ttft']} for TTFT, {counts['corrections']} corrections"
-    click.echo(f"{report['rows']:,} points, {total} fitted figures: {parts}\n")
+    say(f"{report['rows']:,} points, {total} fitted figures: {parts}\n")
     titles = {"agg": "TPOT, aggregated", "disagg": "TPOT, disaggregated", "ttft_below_5s": "TTFT below 5 s, aggregated"}
     for key, title in titles.items():
         rows = [("nothing", report["fitted"][key])]

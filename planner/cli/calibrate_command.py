@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from planner.cli.common import echo_json, format_option, hint
+from planner.cli.progress import working
 
 
 @click.command("calibrate")
@@ -42,8 +43,10 @@ def command(
     points do not tell are class defaults. To add points to the built-in ones, append them to a copy of
     planner/accuracy/points/continuous.csv.
 
-    Example: planner calibrate my-points.csv --as-of 2026-11-22 -o mine.toml && planner plan deepseek-v3 h200-node:2
-    --runtime sglang --calibration mine.toml
+    \b
+    Examples:
+      planner calibrate my-points.csv --as-of 2026-11-22 -o mine.toml
+      planner plan deepseek-v3 h200-node:2 --runtime sglang --calibration mine.toml
     """
     from planner.accuracy.job import calibrate_file
     from planner.documents import check_target, write_whole
@@ -55,7 +58,8 @@ def command(
             check_target(target, force=force)
     if output is not None and report is not None and output.absolute() == report.absolute():
         raise click.UsageError("-o and --report name the same file.")
-    job = calibrate_file(points, name=name, source=source, as_of=None if as_of is None else as_of.date())
+    with working("fitting"):
+        job = calibrate_file(points, name=name, source=source, as_of=None if as_of is None else as_of.date())
     text = to_toml(job.calibration)
     if output is not None:
         write_whole(output, text, force=force)

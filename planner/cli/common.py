@@ -10,11 +10,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from planner.cli.terminal import console, terminal
 from planner.errors import InputError, ReaderGone
 from planner.quantities import Dimension, parse_quantity
 
@@ -75,6 +77,19 @@ profiles_option = click.option(
     callback=lambda context, parameter, given: profile_folders(given),
     help="A folder of hardware profiles, searched first.",
 )
+
+
+class Day(click.ParamType[date]):
+    """A date."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """A date or fail with one line."""
+        try:
+            return value if isinstance(value, date) else date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{str(value)[:64]!r} is no date; write 2026-05-15", param, ctx)
 
 
 class Quantity(click.ParamType[float]):
@@ -141,10 +156,20 @@ def terminal_width(otherwise: int = CAPTURED) -> int:
 
 
 def print_table(table: Table, width: int | None = None) -> None:
-    """A table on stdout, as wide as ``terminal_width`` says, or ``width``."""
-    from rich.console import Console
+    """A table on stdout, as wide as ``terminal_width`` says, or ``width``; no line ends in blanks."""
+    screen = console(sys.stdout, width or terminal_width())
+    with screen.capture() as drawn:
+        screen.print(table)
+    click.echo("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()), nl=False, color=True)
 
-    Console(width=width or terminal_width(), highlight=False, soft_wrap=False, markup=False, emoji=False).print(table)
+
+def say(text: str) -> None:
+    """A sentence on stdout, wrapped with a hanging indent at 100 columns or the terminal's width if that is less."""
+    import textwrap
+
+    width = min(terminal_width(), CAPTURED)
+    lines = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    click.echo(lines + "\n" * (len(text) - len(text.rstrip("\n"))))
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -223,8 +248,9 @@ def verdict(code: int) -> Iterator[None]:
 
 
 def hint(text: str) -> None:
-    """The next useful command, on stderr."""
-    click.echo(f"next: {text}", err=True)
+    """The next useful command, on stderr, unless ``--quiet`` says no."""
+    if not terminal().quiet:
+        click.echo(f"next: {text}", err=True)
 
 
 def compact(value: Any) -> str:

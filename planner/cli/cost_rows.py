@@ -43,10 +43,11 @@ def assume(life: float | None, capital: float | None, usd_per_kwh: float | None)
     from planner.prices import load_prices
 
     owned = load_prices("owned")
+    kwh = 0.0 if owned.electricity is None else owned.electricity.value
     return Assumptions(
         life_years=owned.life.value if life is None else life,
         cost_of_capital=owned.cost_of_capital.value if capital is None else capital,
-        usd_per_kwh=owned.electricity.value if usd_per_kwh is None else usd_per_kwh,
+        usd_per_kwh=kwh if usd_per_kwh is None else usd_per_kwh,
         pue=owned.pue.value,
     )
 

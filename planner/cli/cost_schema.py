@@ -35,6 +35,22 @@ _BILL = _object(
         "sources": {"type": "array", "items": _TEXT},
         "ratio": _MAYBE | {"description": "To the bill of the first sheet."},
         "margin": {"type": ["number", "null"], "description": "Bill over cost, less one."},
+        "margin_interval": {
+            "anyOf": [{"type": "null"}, _object(dict.fromkeys(("low", "expected", "high"), {"type": ["number", "null"]}))],
+            "description": "10th percentile, median and 90th percentile; of a plan.",
+        },
+        "by_stream": {
+            "anyOf": [
+                {"type": "null"},
+                _object(
+                    dict.fromkeys(
+                        _STREAMS,
+                        _object({"revenue_usd": _AMOUNT, "cost_usd": _AMOUNT, "margin": {"type": ["number", "null"]}}),
+                    )
+                ),
+            ],
+            "description": "Of a plan; no margin where a stream costs nothing.",
+        },
     }
 )
 _ASSUMPTIONS = _object(dict.fromkeys(("life_years", "cost_of_capital", "usd_per_kwh", "pue"), _AMOUNT))
@@ -60,12 +76,14 @@ _TIERS = (
     *("electricity_usd_per_gb_hour", "read_gb_per_s_per_usd", "read_pj_per_bit"),
     *("dwpd", "warranty_years", "usd_per_gb_written"),
 )
+_STEP = ("net", "gain", "gb_saves", "gb_costs")
 
 _MTOK = _object({**dict.fromkeys(_STREAMS, _MAYBE), "blended": _AMOUNT})
 _CHANGE: dict[str, Any] = {"type": "number", "exclusiveMinimum": -1, "description": "0.2 is a fifth more."}
 _WHATIF = _object(
     {
-        **dict.fromkeys(("plan", "model", "workload", "basis", "capex_basis", "currency", "as_of"), _TEXT),
+        **dict.fromkeys(("plan", "model", "workload", "basis", "currency", "as_of"), _TEXT),
+        "capex_basis": {"type": ["string", "null"], "description": "null: rented."},
         "changes": {"type": "object", "additionalProperties": _CHANGE},
         "scenario": {"anyOf": [{"type": "null"}, _object(dict.fromkeys(("id", "source", "note"), _TEXT))]},
         "usd_per_million": _MTOK,
@@ -77,7 +95,7 @@ _WHATIF = _object(
             "items": _object(
                 {
                     **dict.fromkeys(("hardware", "phase", "price"), _TEXT),
-                    "capex_usd": _MAYBE | {"description": "Of all units; null for power."},
+                    "capex_usd": _MAYBE | {"description": "Of all units; null for power and rent."},
                     "usd_per_hour": _AMOUNT,
                     "elasticity": _object(dict.fromkeys(("input", "output", "blended"), {"type": "number"})),
                     "change": _CHANGE,
@@ -100,6 +118,7 @@ _WHATIF = _object(
                 _object(
                     {
                         "plan": _TEXT,
+                        "what": {"enum": ["capital", "rent"], "description": "Of a unit; a rent is by the hour."},
                         "hardware": {"type": "array", "items": _TEXT},
                         **dict.fromkeys(("usd_per_million", "ratio"), _AMOUNT),
                         "break_even_scale": _MAYBE | {"description": "null: electricity alone costs as much."},
@@ -128,6 +147,12 @@ SCHEMAS = {
             "at": {"type": ["string", "null"]},
             "usage": _object(dict.fromkeys((*_STREAMS, "stored"), _AMOUNT), "Tokens; stored are a part of the misses."),
             "cost_usd": _MAYBE,
+            "plan": {
+                "anyOf": [
+                    {"type": "null"},
+                    _object(dict.fromkeys(("model", "workload", "basis", "currency", "as_of", "allocation"), _TEXT)),
+                ]
+            },
             "bills": {"type": "array", "minItems": 1, "items": _BILL},
         }
     ),
@@ -152,6 +177,38 @@ SCHEMAS = {
                 "type": "array",
                 "items": _object(
                     {**_PRICED, "unit_usd": _AMOUNT, "capital_usd_per_gb_hour": _AMOUNT, **dict.fromkeys(_TIERS, _MAYBE)}
+                ),
+            },
+        }
+    ),
+    "cost-curve": _object(
+        {
+            **dict.fromkeys(("model", "workload", "layout", "curve_source"), _TEXT),
+            "context": {"type": "integer", "minimum": 1},
+            **dict.fromkeys(("bytes_per_token", "requests_per_s", "recompute_usd_per_mtok"), _AMOUNT),
+            **dict.fromkeys(("input_tokens_per_request", "output_tokens_per_request"), _AMOUNT),
+            "assumptions": _ASSUMPTIONS,
+            "rows": {
+                "type": "array",
+                "items": _object(
+                    {
+                        **_PRICED,
+                        "best_point": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "description": "The step after which most is left; 0: no cache.",
+                        },
+                        "steps": {
+                            "type": "array",
+                            "items": _object(
+                                {
+                                    **dict.fromkeys(("tokens", "hit_rate", "gb"), _AMOUNT),
+                                    **dict.fromkeys((f"{name}_usd_per_hour" for name in ("keep", "reload", "saved")), _AMOUNT),
+                                    **dict.fromkeys((f"{name}_usd_per_hour" for name in _STEP), {"type": "number"}),
+                                }
+                            ),
+                        },
+                    }
                 ),
             },
         }

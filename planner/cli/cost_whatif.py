@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import echo_json, format_option, hint, profiles_option, read_plan_argument
-from planner.cli.cost_memory import Day
+from planner.cli.common import Day, echo_json, format_option, hint, profiles_option, read_plan_argument
 from planner.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from planner.economics.whatif import Pool, Streams
     from planner.hardware import MemoryPart, System
     from planner.hardware.parts import UnitPrice
-    from planner.plans import Plan
+    from planner.plans import Inputs, Plan
+    from planner.plans.hours import Terms
 
 REFERENCES = {
     "hbm": "hbm3e-36gb",
@@ -52,6 +52,7 @@ class _Loaded:
 
     where: str
     plan: Plan
+    inputs: Inputs
     rows: tuple[_Row, ...]
     priced: dict[str, tuple[MemoryPart, UnitPrice]]
     notes: tuple[str, ...]
@@ -66,7 +67,7 @@ class _Loaded:
 
     @property
     def bases(self) -> set[str]:
-        return {row.system.capex_basis for row in self.rows}
+        return {row.system.capex_basis for row in self.rows if row.capex}
 
 
 def _changes(texts: tuple[str, ...], scenario: str | None) -> dict[str, float]:
@@ -102,22 +103,24 @@ def _parts(names: tuple[str, ...], folders: tuple[Path, ...]) -> dict[str, Memor
     return found
 
 
-def _load(name: str, parts: dict[str, MemoryPart], day: date) -> _Loaded:
+def _load(name: str, parts: dict[str, MemoryPart], day: date, convert: Terms | None = None) -> _Loaded:
+    """``convert``: the terms to price the plan's hardware on, in place of its own."""
     from planner.economics.whatif import capex_by_price, memory_bytes, pool_by_price
     from planner.hardware.parts import fitting_price
-    from planner.plans.context import system_cost
+    from planner.plans.hours import terms_of
     from planner.plans.read import inputs_of
 
     plan, where = read_plan_argument(name)
     inputs = inputs_of(plan, where)
-    systems = {phase: selection.system for phase, selection in inputs.hardware.items()}
+    systems, own = {phase: selection.system for phase, selection in inputs.hardware.items()}, terms_of(inputs)
+    terms = own if convert is None else convert
     if [each.hardware for each in plan.units] != [system.id for system in systems.values()]:
         raise InputError("its units are not of its hardware", where=where, mend="see planner verify")
-    rows, notes = [], []
+    rows, notes, before = [], [], 0.0
     priced: dict[str, tuple[MemoryPart, UnitPrice]] = {}
     for each, (phase, system) in zip(plan.units, systems.items(), strict=True):
         usd_per_gb, unknown, later = {}, [], []
-        for kind in memory_bytes(system):
+        for kind in () if terms.rented else memory_bytes(system):
             price = fitting_price(parts[kind], system.capex_basis, day) if kind in parts else None
             if price is None:
                 unknown.append(kind)
@@ -130,15 +133,28 @@ def _load(name: str, parts: dict[str, MemoryPart], day: date) -> _Loaded:
             when = f"its capital cost is of {system.capex.as_of}, the prices of its {', '.join(later)} are later"
             notes.append(f"{system.id}: {when}; --date takes earlier ones")
         try:
-            split = capex_by_price(system, usd_per_gb)
+            split = {} if terms.rented else capex_by_price(system, usd_per_gb)
+            hour = terms.hour(system)
         except InputError as error:
             raise InputError(error.what, where=where, mend=error.mend) from None
         count = each.units * system.purchasable_devices / system.devices
-        pool = pool_by_price(system.id, split, system_cost(system, inputs.prices, system.capex.value), count)
+        pool, before = pool_by_price(system.id, split, hour, count), before + own.hour(system).total * count
         rows.append(_Row(phase, each.units, system, pool, {price_name: usd * count for price_name, usd in split.items()}))
-    _check(plan, math.fsum(row.pool.hour for row in rows), where)
+    _check(plan, before, where)
+    if terms != own:
+        plan = _converted(plan, terms, math.fsum(row.pool.hour for row in rows), where)
+        notes.append(f"{where} is priced anew on the basis {terms.name}")
     rows.sort(key=lambda row: row.phase == "decode")
-    return _Loaded(where, plan, tuple(rows), priced, tuple(dict.fromkeys(notes)))
+    return _Loaded(where, plan, inputs, tuple(rows), priced, tuple(dict.fromkeys(notes)))
+
+
+def _converted(plan: Plan, terms: Terms, hour: float, where: str) -> Plan:
+    """The plan with all its tokens at another hour; how they share it is not asked of it any more."""
+    cost = plan.cost
+    blended = cost.usd_per_million.blended * hour / cost.usd_per_hour
+    streams = cost.usd_per_million.model_copy(update={"input_hit": None, "input_miss": None, "output": None, "blended": blended})
+    changed = {"usd_per_million": streams, "usd_per_hour": hour, "basis": terms.name, "currency": terms.prices.currency}
+    return plan.model_copy(update={"cost": cost.model_copy(update=changed)})
 
 
 def _check(plan: Plan, hour: float, where: str) -> None:
@@ -159,8 +175,9 @@ def _refuse_mixed(plans: list[_Loaded]) -> None:
         mend = "plan on hardware of one capex_basis; a copy of the profile with a price of that basis will do"
         raise InputError(f"prices of {' and '.join(bases)} are not to be mixed", where=where, mend=mend)
     if len(kinds) > 1:
+        mend = "plan both with the same --price-basis, or add --convert-basis"
         mixed = " and ".join(sorted(" in ".join(kind) for kind in kinds))
-        raise InputError(f"prices of {mixed} are not to be mixed", where=where, mend="plan both with the same --price-basis")
+        raise InputError(f"prices of {mixed} are not to be mixed", where=where, mend=mend)
     first, last = plans[0].plan, plans[-1].plan
     if (first.model, first.cost.tokens_per_request) != (last.model, last.cost.tokens_per_request):
         raise InputError(
@@ -225,10 +242,11 @@ def _against(one: _Loaded, other: _Loaded, changes: dict[str, float]) -> dict[st
     hours = {
         name: math.fsum(pool.lines.get(name, 0.0) * (1.0 + changes.get(name, 0.0)) for pool in one.pools) for name in one.prices
     }
-    scale = break_even_scale(costs[0], hours["power"] / math.fsum(hours.values()), costs[1])
+    scale = break_even_scale(costs[0], hours.get("power", 0.0) / math.fsum(hours.values()), costs[1])
     rows = []
     for row in one.rows:
-        usd = math.fsum(value * (1.0 + changes.get(name, 0.0)) for name, value in row.capex.items()) / row.units
+        paid = row.capex or row.pool.lines
+        usd = math.fsum(value * (1.0 + changes.get(name, 0.0)) for name, value in paid.items()) / row.units
         devices = row.system.purchasable_devices
         even = None if scale is None else usd * scale
         rows.append(
@@ -242,6 +260,7 @@ def _against(one: _Loaded, other: _Loaded, changes: dict[str, float]) -> dict[st
         )
     return {
         "plan": other.where,
+        "what": "capital" if one.bases else "rent",
         "hardware": [pool.hardware for pool in other.pools],
         "usd_per_million": costs[1],
         "ratio": costs[0] / costs[1],
@@ -253,10 +272,14 @@ def _against(one: _Loaded, other: _Loaded, changes: dict[str, float]) -> dict[st
 @click.command("whatif")
 @click.argument("plan")
 @click.option(
-    "--price", "prices", multiple=True, help="A price and its change: gpu, hbm, gddr, lpddr, nand, rest, power; as hbm=+435%."
+    "--price",
+    "prices",
+    multiple=True,
+    help="A price and its change: gpu, hbm, gddr, lpddr, nand, rest, power, or rent; as hbm=+435%.",
 )
 @click.option("--scenario", type=click.Choice(["memory-435"]), help="Changes that a source speaks of.")
 @click.option("--against", help="Another plan: adds the price of PLAN's hardware at which both cost the same.")
+@click.option("--convert-basis", is_flag=True, help="With --against: price that plan's hardware on the terms of PLAN.")
 @click.option("--memory", "names", multiple=True, help="A memory part whose price stands for its kind, in place of the usual.")
 @click.option("--date", "day", type=Day(), help="Memory at the newest prices at or before this date; the newest by default.")
 @profiles_option
@@ -266,6 +289,7 @@ def whatif(
     prices: tuple[str, ...],
     scenario: str | None,
     against: str | None,
+    convert_basis: bool,
     names: tuple[str, ...],
     day: date | None,
     folders: tuple[Path, ...],
@@ -280,13 +304,17 @@ def whatif(
     """
     from planner.cli.whatif_view import print_whatif
     from planner.economics.whatif import SCENARIOS, factors
+    from planner.plans.hours import terms_of
 
     if plan == "-" and against == "-":
         raise click.UsageError("only one plan can come from standard input")
     changes = _changes(prices, scenario)
     parts, on = _parts(names, folders), date.max if day is None else day
     found = _load(plan, parts, on)
-    other = None if against is None else _load(against, parts, on)
+    if convert_basis and against is None:
+        raise click.UsageError("--convert-basis goes with --against.")
+    terms = terms_of(found.inputs) if convert_basis else None
+    other = None if against is None else _load(against, parts, on, terms)
     plans = [found] if other is None else [found, other]
     _refuse_mixed(plans)
     _refuse_absent(plans, changes, scenario)
@@ -298,7 +326,7 @@ def whatif(
         "model": found.plan.model,
         "workload": found.plan.workload,
         "basis": cost.basis,
-        "capex_basis": min(found.bases),
+        "capex_basis": min(found.bases, default=None),
         "currency": cost.currency,
         "as_of": cost.as_of,
         "changes": changes,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.common import echo_json, format_option, hint, new_table, print_table, read_plan_argument
+from planner.cli.common import echo_json, format_option, hint, new_table, print_table, read_plan_argument, say
+from planner.cli.html_report import check_html, html_option, write_plan_html
+from planner.cli.progress import working
 from planner.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,32 +20,49 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("plan")
+@html_option
+@click.option("--force", is_flag=True, help="Overwrite the report's file.")
 @format_option
-def command(plan: str, form: str) -> None:
+def command(plan: str, html: Path | None, force: bool, form: str) -> None:
     """Say why PLAN (a file, or -) is as it is: what binds, what lies where, what one more unit would be worth.
 
-    Example: planner explain plan.json
+    \b
+    Examples:
+      planner explain plan.json
+      planner explain plan.json --html report.html
+      planner plan llama-3.1-8b h100-node --format json | planner explain -
     """
+    check_html(html, force=force)
     loaded, where = read_plan_argument(plan)
+    if html is not None:
+        write_plan_html(html, loaded, force=force, where=where)
     if form == "json":
         echo_json(loaded.explanation)
         return
     try:
-        lines, tables = _render(loaded)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        lines, tables = _render(loaded, where)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         raise InputError("its explanation is damaged", where=where, mend=f"see planner verify {plan}") from None
     for line in lines:
-        click.echo(line)
+        say(line) if line else click.echo("")
     for table in tables:
         print_table(table)
     hint(f"planner verify {plan}")
 
 
-def _render(plan: Plan) -> tuple[list[str], list[Table]]:
+def _render(plan: Plan, where: str) -> tuple[list[str], list[Table]]:
     """Lines and tables, whole before anything is printed."""
+    from planner.cli.cost_lines import cost_tables
     from planner.cli.hardware_notes import end_in_words
+    from planner.plans.passed_over import passed_over
+    from planner.plans.read import inputs_of
+    from planner.plans.story import story
 
+    with working("what was not chosen"):
+        passed = passed_over(inputs_of(plan, where), plan, where)
     text = []
+    for heading, paragraph in story(plan, passed):
+        text += [heading, f"  {paragraph}", ""]
     for heading, key in (
         ("What it is", "summary"),
         ("What lies below device memory", "below_device_memory"),
@@ -54,7 +74,7 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
     ):
         lines = plan.explanation.get(key) or []
         if lines:
-            text += [f"\n{heading}", *("  " + line for line in lines)]
+            text += ["", heading, *("  " + line for line in lines)]
         if key == "below_device_memory":
             text += _memories(plan)
     text.append("")
@@ -85,17 +105,17 @@ def _render(plan: Plan) -> tuple[list[str], list[Table]]:
     for figure in [r for r in plan.provenance["estimates"] if r["grade"] == plan.provenance["lowest_grade"]]:
         ends = (end_in_words(str(figure["figure"]), figure[end]) for end in ("low", "high"))
         estimates.add_row(str(figure["figure"]), str(figure["grade"]), *ends)
-    return text, [binds, operators, placement, estimates]
+    return text, [binds, *cost_tables(plan), operators, placement, estimates]
 
 
 def _memories(plan: Plan) -> list[str]:
-    """What each memory below device memory takes and gives, and why others hold nothing."""
+    """What each memory below device memory takes and gives, and why others hold nothing, and those in use nothing else."""
     text = []
     for row in plan.explanation.get("tiers") or []:
-        text += [f"\n{row['tier']}, used by the {row['pool']} pool", *("  " + line for line in row["lines"])]
+        text += ["", f"{row['tier']}, used by the {row['pool']} pool", *("  " + line for line in row["lines"])]
     empty = plan.explanation.get("unused_memories") or []
     if empty:
-        text += ["\nMemories that hold nothing", *("  " + row["line"] for row in empty)]
+        text += ["\nMemories that hold nothing, or nothing else", *("  " + row["line"] for row in empty)]
     return text
 
 

@@ -60,7 +60,8 @@ def kept(inputs: Inputs, given: set[str]) -> dict[str, Any]:
     if "runtime" not in given:
         same["runtime"] = inputs.runtime
     if not given & {"price_basis", "site"}:
-        same |= {"prices": inputs.prices, "site": None}
+        same |= {"prices": inputs.prices, "site": None, "price_basis": options.price_basis}
+        same |= {} if "price_date" in given else {"price_date": options.price_date}
     if not given & set(_DEMAND):
         same |= {name: getattr(options, name) for name in _DEMAND}
     if "spare" not in given:

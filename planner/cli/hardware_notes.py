@@ -29,7 +29,7 @@ def derivation(figure: Figure) -> str:
 def estimates(plan: Plan) -> Iterator[str]:
     """A sentence for each capital cost and power that is an estimate, with its interval and derivation."""
     for system in _systems(plan):
-        for key in ("capex", "power"):
+        for key in ("capex", "power") if plan.cost.capital else ("power",):
             figure: Figure = getattr(system, key)
             if how := derivation(figure):
                 yield f"{key} of {system.id} is an estimate: {in_words(figure, key)}; {how}"

@@ -158,6 +158,11 @@ def tree_of(profile: System | DeviceProfile, evidence: Evidence) -> Branch:
     if not system.capex.known and (system.power.known or system.power.has_default):
         taken = estimated_capex(system)
         price.add(f"a plan takes {stated(taken, 'usd')}: {derivation(taken)}")
+    if system.rents:
+        rents = root.add("rents, USD an hour")
+        for rent in sorted(system.rents, key=lambda row: (row.basis, str(row.usd_per_hour.as_of), row.provider)):
+            each = f"{stated(rent.usd_per_hour, 'usd_per_h')} a {rent.per}, {rent.provider}, {rent.usd_per_hour.as_of}"
+            rents.add(f"{rent.basis}: {each}", evidence.mark(rent.usd_per_hour))
     _balance(root, system)
     return root
 

@@ -48,15 +48,29 @@ def _inventory(path: Path) -> str:
     return blank_inventory(identifier(path.stem, but="a-z0-9-"), date.today())
 
 
+def _sweep(path: Path) -> str:
+    from planner.sweep import blank_sweep
+
+    return blank_sweep(path.name)
+
+
+_TEXTS = {"workload": _workload, "inventory": _inventory, "sweep": _sweep}
+_HINTS = {
+    "workload": "planner plan MODEL HARDWARE --workload {}",
+    "inventory": "planner plan MODEL --inventory {}",
+    "sweep": "planner sweep {}",
+}
+
+
 @click.command("init")
-@click.argument("kind", type=click.Choice(["hardware", "workload", "inventory"]))
+@click.argument("kind", type=click.Choice(["hardware", "workload", "inventory", "sweep"]))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--from", "system", type=click.Path(path_type=Path), help="Start from a systems/*.yaml of aiconfigurator (extra yaml)."
 )
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def command(kind: str, file: Path, system: Path | None, force: bool) -> None:
-    """Write a commented FILE to fill in: a machine of your own with its device, a workload, or an inventory.
+    """Write a commented FILE to fill in: a machine of your own with its device, a workload, an inventory, or a sweep.
 
     \b
     Examples:
@@ -72,7 +86,7 @@ def command(kind: str, file: Path, system: Path | None, force: bool) -> None:
     if file.suffix != ".toml":
         raise InputError("does not end in .toml, by which files are told from names", where=str(file), mend="choose such a name")
     check_target(file, force=force)
-    text = _hardware(file, system) if kind == "hardware" else _workload(file) if kind == "workload" else _inventory(file)
+    text = _hardware(file, system) if kind == "hardware" else _TEXTS[kind](file)
     write_whole(file, text, force=force)
     if kind == "hardware":
         gaps = sum(" = { unknown = " in line for line in text.splitlines() if not line.startswith("#"))
@@ -81,5 +95,4 @@ def command(kind: str, file: Path, system: Path | None, force: bool) -> None:
         hint(f"fill them in, then planner lint {name} && planner plan MODEL {name}")
     else:
         click.echo(f"wrote {file}", err=True)
-        name = shlex.quote(str(file))
-        hint(f"planner plan MODEL HARDWARE --workload {name}" if kind == "workload" else f"planner plan MODEL --inventory {name}")
+        hint(_HINTS[kind].format(shlex.quote(str(file))))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from planner.cli.common import TOKENS, echo_json, format_option, hint, new_table, print_table
+from planner.cli.common import TOKENS, echo_json, format_option, hint, new_table, print_table, say
 from planner.errors import InputError, nearest
 
 
@@ -110,11 +110,11 @@ def _print(data: dict[str, Any]) -> None:
         )
     print_table(table)
     flops = data["flops_per_token"]
-    click.echo(f"held          {data['bytes_held']:,} B = {data['bytes_held'] / 2**30:.4f} GiB, {data['fixed_bytes']:,} B fixed")
+    say(f"held          {data['bytes_held']:,} B = {data['bytes_held'] / 2**30:.4f} GiB, {data['fixed_bytes']:,} B fixed")
     click.echo(f"growth        {data['bytes_per_token']:,} B a token")
     click.echo(f"read a step   {data['bytes_read_per_step']:,} B")
     linear, attention = flops["linear"] / 1e9, flops["attention"] / 1e9
-    click.echo(f"FLOPs a token {flops['total'] / 1e9:,.1f} G: linear layers {linear:,.1f}, attention {attention:,.1f}")
+    say(f"FLOPs a token {flops['total'] / 1e9:,.1f} G: linear layers {linear:,.1f}, attention {attention:,.1f}")
 
 
 @click.command("kv")
@@ -127,7 +127,10 @@ def _print(data: dict[str, Any]) -> None:
 def command(model: str, context: float | None, layout: str | None, kv_dtype: str | None, draft: bool, form: str) -> None:
     """What the caches of one sequence hold, grow by and have read at a context, and the FLOPs of a token there.
 
-    Example: planner kv deepseek-v3 --context 128k
+    \b
+    Examples:
+      planner kv deepseek-v3 --context 128k
+      planner kv deepseek-v4-pro --kv-dtype fp8 --format json
     """
     from planner.architecture import load_model
 

@@ -76,7 +76,10 @@ def _unknown(path: Path, source: ProfileSource) -> list[str]:
 def command(profiles: tuple[str, ...], folders: tuple[Path, ...], form: str) -> int:
     """Check hardware profiles: files, folders of them, or catalogue names. Exit code 4 if one has a fault.
 
-    Example: planner lint my-node.toml
+    \b
+    Examples:
+      planner lint my-node.toml
+      planner lint h800-node gb200-nvl72
     """
     from datetime import date
 

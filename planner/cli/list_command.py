@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from planner.cli.common import (
     terminal_width,
 )
 from planner.quantities import plain, readable
+
+if TYPE_CHECKING:
+    from planner.hardware.schema import Rent
 
 KINDS = ("hardware", "models", "workloads", "runtimes", "prices", "exporters", "plugins")
 HARDWARE_KINDS = ("device", "node", "rack", "memory", "interconnect", "site")
@@ -75,11 +78,13 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
             for r in RUNTIMES
         ]
     if kind == "prices":
+        from planner.hardware.loader import list_rents
         from planner.prices import PRICES
         from planner.prices.sheets import SHEETS
 
         listed = [("basis", p.id, p.currency, p.as_of) for p in PRICES] + [("sheet", p.id, p.currency, p.as_of) for p in SHEETS]
-        return [{"id": i, "kind": sort, "currency": currency, "as_of": str(as_of)} for sort, i, currency, as_of in listed]
+        rows = [{"id": i, "kind": sort, "currency": currency, "as_of": str(as_of)} for sort, i, currency, as_of in listed]
+        return rows + [_rent(name, rent) for name, rent in list_rents(folders)]
     from planner.plugins import GROUPS, registry
 
     if kind == "exporters":
@@ -94,6 +99,14 @@ def _rows(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple
         found += [{"id": name, "group": group, "status": "ready"} for name in entries.names() if name not in broken]
         found += [{"id": name, "group": group, "status": f"broken: {reason}"} for name, reason in broken.items()]
     return found
+
+
+def _rent(name: str, rent: Rent) -> dict[str, Any]:
+    """An offer as a row among prices."""
+    figure = rent.usd_per_hour
+    row: dict[str, Any] = {"id": name, "kind": rent.basis, "currency": "USD", "as_of": str(figure.as_of)}
+    row |= {"usd_per_hour": figure.value, "per": rent.per, "provider": rent.provider, "grade": figure.grade}
+    return row | {"low": figure.low, "high": figure.high, "source": figure.source}
 
 
 def _check_packs() -> None:
@@ -163,7 +176,10 @@ def _memory(row: dict[str, Any]) -> dict[str, str]:
 def command(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tuple[str, ...], form: str) -> None:
     """List what can be named.
 
-    Example: planner list hardware --origin domestic --kind memory
+    \b
+    Examples:
+      planner list models
+      planner list hardware --origin domestic --kind memory
     """
     if origin and kind != "hardware":
         raise click.UsageError("--origin goes with hardware")
@@ -179,11 +195,20 @@ def command(kind: str, origin: str | None, folders: tuple[Path, ...], kinds: tup
     if kind == "hardware":
         _print_hardware(rows)
         return
-    columns = [key for key in rows[0] if key != "aliases"]
-    table = new_table(kind, *columns)
-    table.columns[0].no_wrap = True
+    rents = [row for row in rows if "per" in row]
+    _print_rows(kind, [row for row in rows if "per" not in row], ("aliases",))
+    if rents:
+        _print_rows("rents", rents, ("currency", "low", "high", "source"), whole=4)
+    if kind == "prices":
+        hint("planner list hardware --kind memory has the newest USD/GB of memories, planner show hardware NAME all of them")
+
+
+def _print_rows(title: str, rows: list[dict[str, Any]], but: tuple[str, ...], whole: int = 1) -> None:
+    """A table of rows; its first ``whole`` columns are not wrapped."""
+    columns = [key for key in rows[0] if key not in but]
+    table = new_table(title, *columns)
+    for column in table.columns[:whole]:
+        column.no_wrap = True
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in columns))
     print_table(table)
-    if kind == "prices":
-        hint("planner list hardware --kind memory has the newest USD/GB of memories, planner show hardware NAME all of them")

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.common import echo_json, new_table, number, print_table, terminal_width
+from planner.cli.common import echo_json, new_table, number, print_table
+from planner.cli.common import say as say
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from planner.errors import InfeasibleError
-    from planner.plans.schema import Interval, Plan
+    from planner.plans.schema import Interval, Plan, RentRow
 
 
 def print_conflict(error: InfeasibleError, form: str) -> None:
     click.echo(f"planner: {error}", err=True)
     if form == "json":
-        echo_json({"infeasible": True, "message": str(error), "conflict": error.conflict})
+        from planner.plans.answers import conflict
+
+        echo_json(conflict(error))
         return
     table = new_table("conflict", "member", "what it is", "least relief")
     for member in error.conflict:
@@ -28,15 +31,6 @@ def print_conflict(error: InfeasibleError, form: str) -> None:
 
 def _span(interval: Interval) -> tuple[str, str, str]:
     return number(interval.low), number(interval.expected), number(interval.high)
-
-
-def say(text: str) -> None:
-    """A sentence on stdout, wrapped with a hanging indent at 100 columns or the terminal's width if that is less."""
-    import textwrap
-
-    click.echo(
-        textwrap.fill(text, min(terminal_width(), 100), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    )
 
 
 def print_plan(plan: Plan) -> None:
@@ -92,15 +86,12 @@ def print_plan(plan: Plan) -> None:
     )
     for item in plan.cost.capital:
         say(f"  capital cost of {item['hardware']}: {item['capex_usd']:,.0f} USD (grade {item['grade']}, {item['as_of']})")
+    for rent in plan.cost.rents or ():
+        say(f"  {_rent(rent)}")
     for sentence in estimates(plan):
         say(f"  {sentence}")
-    d, site = plan.cost.defaults, plan.inputs["prices"].get("site")
-    at_site = f" (electricity, PUE and life of site {site})" if site else ""
-    say(
-        f"  owned hour: capital at {d['cost_of_capital']:.1%} a year over {d['life']:g} years, {d['residual_value']:.0%} left, "
-        f"installation {d['installation']:.0%}, maintenance {d['maintenance']:.0%} and staff {d['staff']:.0%} of it a year; "
-        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}{at_site}"
-    )
+    if plan.cost.rents is None:
+        say(f"  {_owned(plan)}")
     lines = list(plan.explanation["summary"][1:])
     if plan.explanation["below_device_memory"] != ["everything lies in device memory"]:
         lines += plan.explanation["below_device_memory"]
@@ -129,6 +120,33 @@ def print_plan(plan: Plan) -> None:
     )
     for line in lines:
         say(line)
+
+
+def _rent(row: RentRow) -> str:
+    """The offer that a system's hour is charged at."""
+    each = f"{number(row.quoted_usd_per_hour)} USD an hour of a {row.per}"
+    spread = f"{number(row.usd_per_hour.low)} to {number(row.usd_per_hour.high)}"
+    offers = f"the {row.offers} offers of the half year before it" if row.offers > 1 else "its interval"
+    return (
+        f"rent of {row.hardware}: {each} ({row.basis}, {row.provider}, grade {row.grade}, {row.as_of}: {row.source}), "
+        f"{number(row.usd_per_hour.expected)} for the system; {offers}: {spread}. Electricity, upkeep and staff are in it"
+    )
+
+
+def _owned(plan: Plan) -> str:
+    """What an owned hour consists of."""
+    d, site = plan.cost.defaults, plan.inputs["prices"].get("site")
+    at_site = f" (electricity, PUE and life of site {site})" if site else ""
+    power = (
+        f"{d['electricity']:g} USD/kWh at {d['power_utilisation']:.0%} of stated power and PUE {d['pue']:g}{at_site}"
+        if "electricity" in d
+        else f"colocation at {d['colocation']:g} USD a month and kW of stated power, electricity in it"
+    )
+    return (
+        f"owned hour: capital at {d['cost_of_capital']:.1%} a year over {d['life']:g} years, {d['residual_value']:.0%} left, "
+        f"installation {d['installation']:.0%}, maintenance {d['maintenance']:.0%} and staff {d['staff']:.0%} of it a year; "
+        f"{power}"
+    )
 
 
 def _set_of(plan: Plan) -> Table:

@@ -8,26 +8,16 @@ import click
 
 from planner.cli.common import echo_json
 from planner.cli.cost_schema import SCHEMAS as _COST
+from planner.cli.workload_view import SCHEMAS as _WORKLOADS
 
 SUBJECTS = (
     *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
-    *("conflict", "inventory", "mix", "fleet", "validate", "calibrate"),
+    *("conflict", "inventory", "mix", "fleet", "validate", "calibrate", "sweep", "sweep-result", "diff", "compare"),
+    "audit",
     *_COST,
+    *_WORKLOADS,
 )
 
-_VERIFY: dict[str, Any] = {
-    "type": "object",
-    "required": ["ok", "violations", "notices"],
-    "additionalProperties": False,
-    "properties": {
-        "ok": {"type": "boolean"},
-        "violations": {
-            "type": "array",
-            "items": {"type": "object", "required": ["path", "equation", "expected", "found"]},
-        },
-        "notices": {"type": "array", "items": {"type": "string"}},
-    },
-}
 _LIST: dict[str, Any] = {
     "type": "array",
     "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
@@ -83,23 +73,6 @@ _KV: dict[str, Any] = {
                     "fixed_bytes",
                 ],
                 "properties": {"name": {"type": "string"}, "bytes_held": _COUNT},
-            },
-        },
-    },
-}
-_CONFLICT: dict[str, Any] = {
-    "type": "object",
-    "required": ["infeasible", "message", "conflict"],
-    "additionalProperties": False,
-    "properties": {
-        "infeasible": {"const": True},
-        "message": {"type": "string"},
-        "conflict": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["member", "detail", "least_relief", "amount", "unit"],
-                "properties": {"amount": {"type": ["number", "null"]}},
             },
         },
     },
@@ -181,9 +154,10 @@ _CALIBRATE: dict[str, Any] = {
     },
 }
 _OUTPUT = {
-    **{"verify": _VERIFY, "list": _LIST, "kv": _KV, "lint": _LINT, "conflict": _CONFLICT},
+    **{"list": _LIST, "kv": _KV, "lint": _LINT},
     **{"validate": _VALIDATE, "calibrate": _CALIBRATE},
     **_COST,
+    **_WORKLOADS,
 }
 
 
@@ -224,10 +198,34 @@ def schema_of(subject: str) -> dict[str, Any]:
         from planner.plans.mix import Mix
 
         schema = Mix.model_json_schema()
+    elif subject == "sweep":
+        from planner.sweep import Spec
+
+        schema = Spec.model_json_schema(by_alias=True)
+    elif subject == "sweep-result":
+        from planner.sweep import result_schema
+
+        schema = result_schema()
     elif subject == "fleet":
         from planner.fleet import Fleet
 
         schema = Fleet.model_json_schema()
+    elif subject == "compare":
+        from planner.comparison import Comparison
+
+        schema = Comparison.model_json_schema()
+    elif subject == "audit":
+        from planner.audit import Audit
+
+        schema = Audit.model_json_schema()
+    elif subject == "diff":
+        from planner.plans.diff import Difference
+
+        schema = Difference.model_json_schema()
+    elif subject in ("verify", "conflict"):
+        from planner.plans.answers import CONFLICT, VERIFICATION
+
+        schema = VERIFICATION if subject == "verify" else CONFLICT
     else:
         schema = _OUTPUT[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -238,6 +236,9 @@ def schema_of(subject: str) -> dict[str, Any]:
 def command(subject: str) -> None:
     """Print the JSON Schema of SUBJECT: a plan, an input as plans embed it, or a command's output.
 
-    Example: planner schema plan > plan.schema.json
+    \b
+    Examples:
+      planner schema plan
+      planner schema verify > verify.schema.json
     """
     echo_json(schema_of(subject))

@@ -186,7 +186,10 @@ def command(kind: str, name: str, dot: Path | None, force: bool, folders: tuple[
     device, part and site are looked for among hardware of that kind alone. A drawing in FILE.dot becomes a picture with
     Graphviz: dot -Tsvg FILE.dot -o FILE.svg
 
-    Example: planner show model deepseek-v3
+    \b
+    Examples:
+      planner show model deepseek-v3
+      planner show hardware h800-node --dot h800.dot
     """
     data: dict[str, Any]
     subject: Any = None

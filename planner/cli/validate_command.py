@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from planner.cli.common import Range, echo_json, format_option, hint, verdict
+from planner.cli.progress import working
 
 
 @click.command("validate")
@@ -69,7 +70,8 @@ def command(
         return 0
     if rows is not None:
         check_target(rows, force=force)
-    done = validate(points, runtime, calibration)
+    with working("predicting"):
+        done = validate(points, runtime, calibration)
     if rows is not None:
         write_whole(rows, rows_text(done, json_lines=rows.suffix.lower() == ".jsonl"), force=force)
     missed = _missed(done.data["tpot"], max_median_ape)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from planner.cli.common import echo_json, format_option, hint, read_plan_argument, verdict
+from planner.cli.common import echo_json, format_option, hint, read_plan_argument, say, verdict
+from planner.cli.progress import working
 
 
 @click.command("verify")
@@ -14,10 +15,14 @@ from planner.cli.common import echo_json, format_option, hint, read_plan_argumen
 def command(plan: str, full: bool, form: str) -> int:
     """Recompute every constraint and every number of PLAN (a file, or - for standard input) from its embedded inputs.
 
-    Example: planner plan deepseek-v3 h800-node:2 --format json | planner verify -
+    \b
+    Examples:
+      planner verify plan.json
+      planner plan deepseek-v3 h800-node:2 --format json | planner verify -
     """
     from planner.errors import VerificationError
     from planner.plans import verify_plan
+    from planner.plans.answers import verification
 
     try:
         loaded, where = read_plan_argument(plan)
@@ -26,11 +31,12 @@ def command(plan: str, full: bool, form: str) -> int:
             raise
         echo_json({"ok": False, "violations": error.violations, "notices": []})
         return error.exit_code
-    violations, notices = verify_plan(loaded, where, full=full)
+    with working("every configuration" if full else "recomputing"):
+        violations, notices = verify_plan(loaded, where, full=full)
     code = 4 if violations else 0
     with verdict(code):
         if form == "json":
-            echo_json({"ok": not violations, "violations": [v.as_dict() for v in violations], "notices": notices})
+            echo_json(verification(violations, notices))
         else:
             for violation in violations[:20]:
                 click.echo(
@@ -40,7 +46,7 @@ def command(plan: str, full: bool, form: str) -> int:
                 click.echo(f"and {len(violations) - 20} more")
             if not violations:
                 scope = "every configuration of the space" if full else "the chosen configuration"
-                click.echo(f"ok: every number follows from the embedded inputs; certificate checked for {scope}")
+                say(f"ok: every number follows from the embedded inputs; certificate checked for {scope}")
     for notice in notices:
         click.echo(f"note: {notice}", err=True)
     if not violations and form == "table":

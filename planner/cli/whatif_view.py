@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from planner.cli.common import new_table, number, print_table, terminal_width
+from planner.cli.common import new_table, number, print_table, say, terminal_width
 from planner.cli.part_view import numbered
 
 
@@ -37,10 +37,10 @@ def print_whatif(data: dict[str, Any]) -> None:
     if data["scenario"] is not None:
         told = data["scenario"]
         click.echo("\n".join(wrap(f"{told['id']}: {told['note']}", terminal_width())))
-        click.echo(f"source of {told['id']}: {told['source']}")
-    click.echo("an elasticity of 0.2: a price 1 % higher makes the tokens 0.2 % dearer; the deployment stays as planned")
+        say(f"source of {told['id']}: {told['source']}")
+    say("an elasticity of 0.2: a price 1 % higher makes the tokens 0.2 % dearer; the deployment stays as planned")
     for note in data["notes"]:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
     rows = {
         f"{row['kind']}: {row['part']} at {number(row['usd_per_gb'])} USD/GB, {row['basis']} of {row['as_of']}, "
         f"grade {row['grade']}: {row['source']}": index
@@ -53,14 +53,12 @@ def print_whatif(data: dict[str, Any]) -> None:
 def _print_against(data: dict[str, Any]) -> None:
     other, money = data["against"], data["currency"]
     name = " and ".join(dict.fromkeys(other["hardware"]))
-    click.echo(
-        f"against {name}: {number(other['usd_per_million'])} {money} per million, this plan {other['ratio']:.3f} times that"
-    )
+    say(f"against {name}: {number(other['usd_per_million'])} {money} per million, this plan {other['ratio']:.3f} times that")
     for row in other["units"]:
         sold = f"{row['hardware']}, {row['devices_per_unit']} device{'s' if row['devices_per_unit'] > 1 else ''} a unit"
-        now = f"{number(row['unit_usd'])} {money} at these prices"
+        now = f"{number(row['unit_usd'])} {money}{' an hour' if other['what'] == 'rent' else ''} at these prices"
         if row["break_even_unit_usd"] is None:
-            click.echo(f"{sold}: {now}; its electricity alone costs as much, so no price breaks even")
+            say(f"{sold}: {now}; its electricity alone costs as much, so no price breaks even")
         else:
             even = f"{number(row['break_even_unit_usd'])} ({number(row['break_even_device_usd'])} a device)"
-            click.echo(f"{sold}: {now}; breaks even at {even}, {other['break_even_scale']:.3f} times as much")
+            say(f"{sold}: {now}; breaks even at {even}, {other['break_even_scale']:.3f} times as much")
