@@ -11,8 +11,10 @@ import tempfile
 import tomllib
 import unicodedata
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -241,16 +243,23 @@ def check_target(path: Path, *, force: bool = False) -> None:
             raise InputError("exists already", where=where, mend="choose another name or add --force")
 
 
-def write_whole(path: Path, text: str, *, force: bool = False) -> None:
+def write_whole(path: Path, text: str | bytes, *, force: bool = False) -> None:
     """Write a file completely or not at all; an existing one only with ``force``."""
+    with whole_file(path, force=force) as handle:
+        handle.write(text.encode() if isinstance(text, str) else text)
+
+
+@contextmanager
+def whole_file(path: Path, *, force: bool = False) -> Iterator[IO[bytes]]:
+    """A new file to write bytes to, which gets its name when all is written; an existing one is replaced only with ``force``."""
     check_target(path, force=force)
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror})", where=str(path), mend="check the folder") from None
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            yield handle
         os.chmod(temporary, 0o666 & ~_umask())
         if force:
             os.replace(temporary, path)

@@ -70,6 +70,15 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
     "planner.runtimes": {"builtin": "planner.runtimes.schema:FOLDER"},
     "planner.workloads": {"builtin": "planner.workload.schema:FOLDER"},
     "planner.prices": {"builtin": "planner.prices.schema:FOLDER"},
+    "planner.exporters": {
+        "dynamo": "planner.export.dynamo:EXPORTER",
+        "eplb": "planner.export.eplb:EXPORTER",
+        "kserve": "planner.export.kserve:EXPORTER",
+        "lws": "planner.export.lws:EXPORTER",
+        "sglang": "planner.export.sglang:EXPORTER",
+        "vllm": "planner.export.vllm:EXPORTER",
+        "vllm-ascend": "planner.export.vllm_ascend:EXPORTER",
+    },
 }
 
 GROUPS = (
@@ -101,6 +110,10 @@ class Registry:
         self._loaded: dict[str, object] = {}
         self._faults: dict[str, Fault] = {}
         self._offers: dict[str, EntryPoint] | None = None
+
+    def builtin(self, name: str) -> bool:
+        """Whether a name is planner's own."""
+        return name in self._builtin
 
     def names(self) -> tuple[str, ...]:
         """Every name, built-in and third-party, sorted."""

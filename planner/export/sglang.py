@@ -1,0 +1,201 @@
+"""SGLang: ``sglang.launch_server`` lines and maps of experts.
+
+Options are those of SGLang 0.5.23 (sglang/srt/arg_groups/, PyPI wheel, Apache-2.0):
+
+* ``--tp-size`` counts all ranks of a pipeline stage; ``--attn-dp-size`` D of them form D groups for attention
+  (parallel_hook.py: ``tp_size % attn_dp_size == 0``). ``--enable-dp-attention`` is deprecated.
+* ``--max-running-requests`` and ``--chunked-prefill-size`` are divided by the attention-DP size.
+* ``--mem-fraction-static``: weights and KV cache over device memory.
+* ``--init-expert-location FILE.json`` takes ``physical_to_logical_map`` [model layers][slots], dense layers included
+  (srt/eplb/expert_location.py); ``--ep-num-redundant-experts`` counts slots of an instance.
+* ``--hicache-size``: GB of host memory of a rank. DeepSeek-V4.1's Engram tables go to host memory by the environment variable
+  ``SGLANG_ENABLE_DSV41_ENGRAM_HOST_TABLE`` (srt/environ.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+from planner.export.common import (
+    GIB,
+    Notes,
+    layers_below,
+    listed,
+    lost_placements,
+    model_path,
+    pool_line,
+    static_fraction,
+    stream_groups,
+    table_share_below,
+)
+from planner.export.deployment import EngineDeployment, EnginePool
+from planner.export.expert_map import expert_slots, whole_model
+from planner.export.header import commented, header_lines
+from planner.export.schema import Export, ExportFile, NotCarried, Values
+from planner.export.serve import OfNode, OptionValue, Serve, node_script
+
+KV_DTYPES = {"bf16": "auto", "fp8": "fp8_e4m3", "fp8_e4m3": "fp8_e4m3", "nvfp4": "nvfp4"}
+INIT_PORT = 20000
+BOOTSTRAP_PORT = 8998
+
+
+def serve_command(deployment: EngineDeployment, pool: EnginePool, values: Values, notes: Notes) -> Serve:
+    """The process of a node of an instance."""
+    options: dict[str, OptionValue] = {"model-path": model_path(deployment, values, notes.missing)}
+    if values.served_model_name is not None:
+        options["served-model-name"] = values.served_model_name
+    options |= _parallelism(deployment, pool)
+    options |= _batch(pool, notes)
+    options |= _experts(deployment, pool, notes)
+    options |= _weights_below(deployment, pool, notes)
+    options |= _caches_below(pool, notes)
+    if pool.mtp:
+        drafts = {"speculative-num-steps": pool.mtp, "speculative-eagle-topk": 1, "speculative-num-draft-tokens": pool.mtp + 1}
+        options |= {"speculative-algorithm": "NEXTN", **drafts}
+    if deployment.disaggregated:
+        ascend = pool.system.vendor == "Huawei"
+        options |= {"disaggregation-mode": pool.phase, "disaggregation-transfer-backend": "ascend" if ascend else "mooncake"}
+        options |= {"disaggregation-bootstrap-port": BOOTSTRAP_PORT}
+        if values.interface is not None:
+            options["disaggregation-ib-device"] = values.interface
+    nodes = {} if pool.nodes == 1 else {"node-rank": OfNode(1), "dist-init-addr": OfNode(None, f":{INIT_PORT}")}
+    return Serve(pool.phase, ("python3", "-m", "sglang.launch_server"), options, _tables(deployment, pool, notes), nodes)
+
+
+def _parallelism(deployment: EngineDeployment, pool: EnginePool) -> dict[str, OptionValue]:
+    options: dict[str, OptionValue] = {"tp-size": pool.tp * pool.attention_dp}
+    if pool.attention_dp > 1:
+        options["attn-dp-size"] = pool.attention_dp
+        if pool.tp == 1:
+            options |= {"moe-dense-tp-size": 1, "enable-dp-lm-head": True}
+    if pool.pp > 1:
+        options["pp-size"] = pool.pp
+    if pool.context_parallel > 1:
+        options["dcp-size"] = pool.context_parallel
+    if pool.nodes > 1:
+        options["nnodes"] = pool.nodes
+    return options
+
+
+def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    options: dict[str, OptionValue] = {"context-length": pool.longest_tokens, "page-size": pool.page_tokens}
+    if pool.kv_dtype in KV_DTYPES:
+        options["kv-cache-dtype"] = KV_DTYPES[pool.kv_dtype]
+    else:
+        why = "SGLang has no cache of this dtype"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: KV cache in {pool.kv_dtype}", why, "the model's own dtype"))
+    if pool.sequences:
+        options["max-running-requests"] = pool.sequences
+    if pool.chunk_tokens:
+        options["chunked-prefill-size"] = pool.chunk_tokens * pool.attention_dp
+    options["mem-fraction-static"] = static_fraction(pool)
+    return options
+
+
+def map_file(deployment: EngineDeployment, pool: EnginePool) -> str | None:
+    """The map of experts of a pool; ``None`` where the plan chose none."""
+    slots = expert_slots(deployment, pool)
+    if slots is None or not slots.chosen:
+        return None
+    rows = whole_model(slots, deployment.model.layers).tolist()
+    return json.dumps({"physical_to_logical_map": rows}, separators=(",", ":")) + "\n"
+
+
+def _experts(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    if not deployment.experts or pool.ep < 2:
+        return {}
+    options: dict[str, OptionValue] = {"ep-size": pool.ep}
+    if pool.ep == pool.tp * pool.attention_dp:
+        options["moe-a2a-backend"] = "ascend_fuseep" if pool.system.vendor == "Huawei" else "deepep"
+        if pool.phase != "mixed":
+            options["deepep-mode"] = "normal" if pool.phase == "prefill" else "low_latency"
+    if pool.redundant_experts:
+        options["ep-num-redundant-experts"] = pool.redundant_experts * pool.ep
+    if pool.experts is not None:
+        options |= {"init-expert-location": f"{pool.phase}-experts.json", "ep-dispatch-algorithm": "static"}
+        if pool.experts.split is not None:
+            why = "SGLang shares the tokens of an expert alike among its copies"
+            notes.lost.append(NotCarried(f"{pool.phase} pool: uneven shares of the copies of an expert", why, "equal shares"))
+    return options
+
+
+def _weights_below(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    below = pool.below("static", "routed")
+    for part in (part for part in below if part.role != "host"):
+        what = f"{pool.phase} pool: {part.share:.4g} of {part.item}, {listed(part.layers)}, in {part.tier}"
+        notes.lost.append(NotCarried(what, "SGLang streams weights from host memory", "host memory"))
+    groups = stream_groups(deployment.model.layers, layers_below(below, "stream"))
+    if groups is not None:
+        which = f"{groups.streamed} of every {groups.size}, {groups.layers} in all"
+        notes.said.append(f"{pool.phase} pool: SGLang streams whole layers: {which}")
+        sizes = {"offload-group-size": groups.size, "offload-num-in-group": groups.streamed}
+        return {**sizes, "offload-prefetch-step": groups.streamed, "offload-mode": "cpu"}
+    fetched = sum(part.bytes_per_device for part in below if part.mode == "fetch")
+    if fetched:
+        why = "SGLang reads them where they lie, each pass, not only those that a pass wakes"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: experts fetched on demand", why, "--cpu-offload-gb"))
+    return {"cpu-offload-gb": math.ceil(fetched / GIB)} if fetched else {}
+
+
+def _caches_below(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    why = "SGLang keeps the cache of a running sequence in device memory"
+    notes.lost += lost_placements(pool, {"cache": "fewer sequences run at once"}, why)
+    below = pool.below("prefix")
+    host = sum(part.bytes_per_device for part in below if part.role == "host")
+    lower = sum(part.bytes_per_device for part in below if part.role != "host")
+    if not host and not lower:
+        return {}
+    options: dict[str, OptionValue] = {"enable-hierarchical-cache": True, "hicache-size": max(math.ceil(host / 1e9), 1)}
+    if lower:
+        options |= {"hicache-storage-backend": "file", "hicache-write-policy": "write_through"}
+        notes.said.append(f"{pool.phase} pool: SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR names the folder on the drive")
+    return options
+
+
+def _tables(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dict[str, str]:
+    """Environment variables for the Engram tables."""
+    embedding = tuple(part for part in pool.held if part.kind == "lookup" and not part.layers)
+    why = "SGLang keeps the embedding of tokens on the device"
+    notes.lost += lost_placements(replace(pool, held=embedding), {"lookup": "device memory"}, why)
+    below = table_share_below(pool)
+    if below is None:
+        return {}
+    if not deployment.plan.model.startswith("deepseek-v4.1"):
+        why = "SGLang 0.5.23 has Engram tables in host memory for DeepSeek-V4.1 only"
+        notes.lost += [NotCarried(f"{pool.phase} pool: Engram tables off the device", why, "device memory")] if below else []
+        return {}
+    if 0.0 < below < 1.0 - 1e-6:
+        where = "host memory" if below > 0.5 else "device memory"
+        why = "SGLang keeps all rows of the Engram tables in one memory"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: {below:.4g} of the Engram tables off the device", why, where))
+    return {"SGLANG_ENABLE_DSV41_ENGRAM_HOST_TABLE": "1"} if below > 0.5 else {}
+
+
+class SglangExporter:
+    """A launch script a pool, and a map of experts where the plan has one."""
+
+    engine = "SGLang 0.5.23"
+
+    def applies(self, deployment: EngineDeployment) -> str | None:
+        """Every plan has a launch line."""
+        return None
+
+    def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
+        """``launch-PHASE.sh`` and ``PHASE-experts.json``."""
+        notes, files, head = Notes(), [], commented(deployment, command)
+        for pool in deployment.pools:
+            serve = serve_command(deployment, pool, values, notes)
+            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{node_script(serve, pool.nodes)}"
+            files.append(ExportFile(f"launch-{pool.phase}.sh", text.encode()))
+            data = map_file(deployment, pool)
+            if data is not None:
+                files.append(ExportFile(f"{pool.phase}-experts.json", data.encode()))
+                notes.said.append(f"{pool.phase}-experts.json: {'; '.join(header_lines(deployment, command)[1:])}")
+        if deployment.disaggregated:
+            notes.said.append("a router (sglang-router --pd-disaggregation) sends requests to prefill and decode instances")
+        return Export("sglang", tuple(files), tuple(notes.lost), tuple(notes.missing), tuple(notes.said))
+
+
+EXPORTER = SglangExporter()

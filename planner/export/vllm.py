@@ -1,0 +1,199 @@
+"""vLLM: ``vllm serve`` lines and configuration files.
+
+Options are those of vLLM 0.33.0 (vllm/engine/arg_utils.py and vllm/config/, PyPI sdist, Apache-2.0):
+
+* ``--max-num-seqs``, ``--max-num-batched-tokens`` count for each data-parallel rank (docs/serving/data_parallel_deployment.md).
+* ``--gpu-memory-utilization``: see ``common.memory_fraction``; what is left after weights and activations holds the KV cache.
+* Expert parallelism is over all of TP x DP of a pipeline stage or not at all; there is no option for a map of experts.
+* ``--offload-group-size`` G, ``--offload-num-in-group`` n: the last n of every G layers lie in host memory (config/offload.py).
+* ``--engram-config``: tables are whole on the device or whole in host memory (config/engram.py).
+* Nodes of one instance: data-parallel ranks by ``--data-parallel-start-rank``, else ``--nnodes`` and ``--node-rank``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planner.export.common import (
+    GIB,
+    Notes,
+    layers_below,
+    lost_placements,
+    memory_fraction,
+    model_path,
+    pool_line,
+    stream_groups,
+    table_share_below,
+)
+from planner.export.deployment import EngineDeployment, EnginePool
+from planner.export.header import commented
+from planner.export.schema import Export, ExportFile, NotCarried, Values
+from planner.export.serve import OfNode, OptionValue, Serve, node_script
+from planner.export.yaml_text import to_yaml
+
+KV_DTYPES = {"bf16": "auto", "fp8": "fp8", "fp8_e4m3": "fp8_e4m3", "nvfp4": "nvfp4"}
+"""The cache's dtype as vLLM names it; ``auto`` is the model's own."""
+RPC_PORT = 13345
+MASTER_PORT = 29501
+HEADLESS = "--headless"
+"""On every node but the first."""
+
+
+def serve_command(deployment: EngineDeployment, pool: EnginePool, values: Values, notes: Notes) -> Serve:
+    """The process of a node of an instance."""
+    options: dict[str, OptionValue] = {}
+    if values.served_model_name is not None:
+        options["served-model-name"] = values.served_model_name
+    options |= _parallelism(deployment, pool, notes)
+    options |= _batch(pool, notes)
+    options |= _weights_below(deployment, pool, notes)
+    options |= _caches_below(pool, notes)
+    options |= _tables(pool, notes)
+    if pool.redundant_experts:
+        count = pool.redundant_experts * pool.ep
+        options |= {"enable-eplb": True, "eplb-config": {"num_redundant_experts": count}}
+    if pool.experts is not None:
+        why = "vLLM has no option for a map of experts; its expert load balancer starts from a linear one"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: which experts lie on which rank", why, "export --to eplb has the map"))
+    if pool.mtp:
+        options["speculative-config"] = {"method": "mtp", "num_speculative_tokens": pool.mtp}
+    if deployment.disaggregated:
+        role = "kv_producer" if pool.phase == "prefill" else "kv_consumer"
+        options["kv-transfer-config"] = {"kv_connector": "NixlConnector", "kv_role": role}
+    path = model_path(deployment, values, notes.missing)
+    return Serve(pool.phase, ("vllm", "serve", path), options, per_node=_per_node(pool))
+
+
+def _parallelism(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    options: dict[str, OptionValue] = {"tensor-parallel-size": pool.tp}
+    if pool.pp > 1:
+        options["pipeline-parallel-size"] = pool.pp
+    if pool.context_parallel > 1:
+        options["decode-context-parallel-size"] = pool.context_parallel
+    if pool.attention_dp > 1:
+        options["data-parallel-size"] = pool.attention_dp
+        if pool.nodes > 1:
+            options |= {"data-parallel-size-local": _ranks_on_node(pool), "data-parallel-rpc-port": RPC_PORT}
+    elif pool.nodes > 1:
+        options |= {"nnodes": pool.nodes, "master-port": MASTER_PORT}
+    wide = pool.tp * pool.attention_dp
+    if deployment.experts and wide > 1:
+        if pool.ep > 1:
+            options["enable-expert-parallel"] = True
+        if pool.ep not in (1, wide):
+            why = f"vLLM spreads experts over all {wide} ranks of TP x DP or over none"
+            notes.lost.append(NotCarried(f"{pool.phase} pool: expert parallelism over {pool.ep} ranks", why, f"EP {wide}"))
+    if pool.attention_dp > 1 and pool.tp * pool.pp > pool.devices_on_node:
+        why = "a data-parallel rank of vLLM lies on one node, or is started by Ray"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: data-parallel ranks over several nodes", why, "start it with Ray"))
+    return options
+
+
+def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    options: dict[str, OptionValue] = {"max-model-len": pool.longest_tokens, "block-size": pool.page_tokens}
+    if pool.kv_dtype in KV_DTYPES:
+        options["kv-cache-dtype"] = KV_DTYPES[pool.kv_dtype]
+    else:
+        why = "vLLM has no cache of this dtype"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: KV cache in {pool.kv_dtype}", why, "the model's own dtype"))
+    if pool.sequences_per_rank:
+        options["max-num-seqs"] = pool.sequences_per_rank * pool.pp
+    if pool.chunk_tokens:
+        options["max-num-batched-tokens"] = pool.chunk_tokens
+    options["gpu-memory-utilization"] = memory_fraction(pool)
+    return options
+
+
+def _weights_below(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    below = [part for part in pool.below("static", "routed") if part.role == "host"]
+    for part in pool.below("static", "routed"):
+        if part.role != "host":
+            why = "vLLM streams weights from host memory only"
+            notes.lost.append(
+                NotCarried(f"{pool.phase} pool: {part.share:.4g} of {part.item} in {part.tier}", why, "host memory")
+            )
+    segment = "experts" if all(part.kind == "routed" for part in below) else None
+    layers = deployment.model.layers
+    groups = stream_groups(layers, layers_below(below, "stream"))
+    fetched = sum(part.bytes_per_device for part in below if part.mode == "fetch")
+    if groups is not None:
+        chosen = [
+            f"{pool.phase} pool: vLLM streams whole layers: {groups.streamed} of every {groups.size}, {groups.layers} in all"
+        ]
+        notes.said += chosen
+        return {
+            "offload-backend": "prefetch",
+            "offload-group-size": groups.size,
+            "offload-num-in-group": groups.streamed,
+            "offload-prefetch-step": max(groups.streamed, 1),
+            "offload-params": segment,
+        }
+    if fetched:
+        return {"offload-backend": "uva", "cpu-offload-gb": round(fetched / GIB, 3), "cpu-offload-params": segment}
+    return {}
+
+
+def _caches_below(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    why = "vLLM keeps the cache of a running sequence in device memory"
+    notes.lost += lost_placements(pool, {"cache": "fewer sequences run at once"}, why)
+    host = sum(part.bytes_per_device for part in pool.below("prefix") if part.role == "host")
+    lower = [part for part in pool.below("prefix") if part.role != "host"]
+    for part in lower:
+        what = f"{pool.phase} pool: {part.bytes_per_device / 1e9:.4g} GB a device of the prefix cache in {part.tier}"
+        notes.lost.append(NotCarried(what, "the native backend of vLLM has host memory only", "a connector such as LMCache"))
+    ranks = pool.tp * pool.pp
+    return {"kv-offloading-size": round(host * ranks / GIB, 3), "kv-offloading-backend": "native"} if host else {}
+
+
+def _tables(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
+    embedding = tuple(part for part in pool.held if part.kind == "lookup" and not part.layers)
+    why = "vLLM keeps the embedding of tokens on the device"
+    notes.lost += lost_placements(replace(pool, held=embedding), {"lookup": "device memory"}, why)
+    below = table_share_below(pool)
+    if below is None:
+        return {}
+    if 0.0 < below < 1.0 - 1e-6:
+        where = "host memory" if below > 0.5 else "device memory"
+        why = "vLLM keeps all rows of the Engram tables in one memory, the device's or the host's"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: {below:.4g} of the Engram tables off the device", why, where))
+    return {"engram-config": {"cpu_offload": below > 0.5}}
+
+
+def _ranks_on_node(pool: EnginePool) -> int:
+    return max(pool.devices_on_node // (pool.tp * pool.pp), 1)
+
+
+def _per_node(pool: EnginePool) -> dict[str, OfNode]:
+    if pool.nodes == 1:
+        return {}
+    if pool.attention_dp > 1:
+        return {"data-parallel-address": OfNode(None), "data-parallel-start-rank": OfNode(_ranks_on_node(pool))}
+    return {"node-rank": OfNode(1), "master-addr": OfNode(None)}
+
+
+class VllmExporter:
+    """Serve scripts and YAML configuration, one of each a pool."""
+
+    engine = "vLLM 0.33.0"
+
+    def applies(self, deployment: EngineDeployment) -> str | None:
+        """Huawei's devices need its plugin."""
+        if any(pool.system.vendor == "Huawei" for pool in deployment.pools):
+            return "Ascend devices are served by vllm-ascend"
+        return None
+
+    def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
+        """``serve-PHASE.sh`` and ``PHASE.yaml``."""
+        notes, files, head = Notes(), [], commented(deployment, command)
+        for pool in deployment.pools:
+            serve = serve_command(deployment, pool, values, notes)
+            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{node_script(serve, pool.nodes, HEADLESS)}"
+            files.append(ExportFile(f"serve-{pool.phase}.sh", text.encode()))
+            config = {"model": serve.program[-1], **{key: value for key, value in serve.options.items() if value is not None}}
+            files.append(ExportFile(f"{pool.phase}.yaml", f"{head}# {pool_line(pool)}\n{to_yaml(config)}".encode()))
+        if deployment.disaggregated:
+            notes.said.append("a proxy or router has to send each request to a prefill instance and then to a decode instance")
+        return Export("vllm", tuple(files), tuple(notes.lost), tuple(notes.missing), tuple(notes.said))
+
+
+EXPORTER = VllmExporter()

@@ -1,0 +1,275 @@
+"""A plan as files for engines: what they say, what they can't, and that the engines' own parsers know every word."""
+
+import io
+import json
+import math
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from exported import CASES, deployment, made, skewed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from planner.errors import InputError
+from planner.export import Values, export_plan, load_values, sglang
+from planner.export.common import Notes, listed, memory_fraction, stream_groups
+from planner.export.expert_map import logical_to_physical
+from planner.export.options import load_options, parse_words
+from planner.export.serve import OfNode, Serve, option_words
+from planner.export.vllm import EXPORTER, KV_DTYPES, serve_command
+from planner.export.yaml_text import documents, to_yaml
+
+COMMAND = "planner export plan.json --to vllm"
+VLLM = [name for name in CASES if EXPORTER.applies(deployment(name)) is None]
+STRINGS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20) | st.sampled_from(
+    [
+        "on",
+        "NO",
+        "1:30",
+        "8e12",
+        "y",
+        "~",
+        "null",
+        "0x1",
+        "",
+        "-",
+        "---",
+        "a: b",
+        "#",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "\x7f",
+        "=",
+        "<<",
+    ]
+)
+VALUES = st.recursive(
+    STRINGS
+    | st.integers(-(2**60), 2**60)
+    | st.booleans()
+    | st.none()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([8e12, 1e-9, 1e300]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(STRINGS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+@settings(max_examples=400)
+def test_readers_of_both_yaml_versions_read_what_was_written(value: object) -> None:
+    text = to_yaml(value)  # type: ignore[arg-type]
+    assert yaml.safe_load(text) == value  # PyYAML reads 1.1
+    assert YAML(typ="safe", pure=True).load(text) == value  # ruamel.yaml reads 1.2
+
+
+def test_documents_are_apart_and_what_has_no_place_is_refused() -> None:
+    assert list(yaml.safe_load_all(documents([{"a": 1}, {"b": "on"}]))) == [{"a": 1}, {"b": "on"}]
+    for wrong in (math.inf, math.nan, "\ud800"):
+        with pytest.raises(ValueError, match="no place"):
+            to_yaml(wrong)
+
+
+@given(layers=st.integers(1, 96), wanted=st.floats(0.0, 1.0))
+def test_stream_groups_stream_enough_and_no_group_would_do_with_fewer_layers(layers: int, wanted: float) -> None:
+    need = wanted * layers
+    groups = stream_groups(layers, need)
+    if need <= 1e-6:
+        assert groups is None
+        return
+    assert groups is not None and 1 <= groups.streamed <= groups.size
+    assert groups.layers == groups.streamed * (layers // groups.size) >= need - 1e-6
+    others = (n * (layers // size) for size in range(1, layers + 1) for n in range(1, size + 1))
+    assert groups.layers == min(count for count in others if count >= need - 1e-6)
+
+
+def test_layers_are_listed_in_runs() -> None:
+    assert (listed((3, 4, 5)), listed((3, 5, 6)), listed((7,)), listed(())) == (
+        "layers 3-5", "layers 3, 5-6", "layer 7", "outside the layers",
+    )  # fmt: skip
+
+
+def test_option_words() -> None:
+    assert option_words("a", True) == ["--a"] and option_words("a", False) == option_words("a", None) == []
+    assert option_words("a", {"b": 1}) == ["--a", '{"b": 1}'] and option_words("a", 2) == ["--a", "2"]
+    serve = Serve(
+        "mixed",
+        ("vllm", "serve", "a b"),
+        {"x": "it's"},
+        per_node={"node-rank": OfNode(1), "start": OfNode(4), "master-addr": OfNode(None)},
+    )
+    shell = serve.shell().replace("\\\n", "")
+    for name, value in (("$((NODE_RANK * 4))", "8"), ("$NODE_RANK", "2"), ("$LEADER_ADDRESS", "host")):
+        shell = shell.replace(name, value)
+    assert shlex.split(shell) == list(serve.argv(2, "host"))
+
+
+@pytest.mark.parametrize("name", VLLM)
+def test_vllm_knows_every_word_and_its_config_file_says_the_same(name: str) -> None:
+    here, options = deployment(name), load_options("vllm")
+    exported = export_plan(here, "vllm", Values(model_path="org/model"), COMMAND)
+    files = {file.name: file.content.decode() for file in exported.files}
+    for pool in here.pools:
+        serve = serve_command(here, pool, Values(model_path="org/model"), Notes())
+        known, rest, faults = parse_words(options, serve.argv())
+        assert not faults and rest == ["vllm", "serve", "org/model"]
+        config = yaml.safe_load(files[f"{pool.phase}.yaml"])
+        assert config.pop("model") == "org/model"
+        words = [word for key, value in config.items() for word in option_words(key, value)]
+        again, _, faults = parse_words(options, words)
+        assert not faults and again == {key: value for key, value in known.items() if key not in serve.per_node}
+        script = files[f"serve-{pool.phase}.sh"]
+        assert script.startswith("#!/bin/sh\n") and here.fingerprint in script and COMMAND in script
+        assert known["tensor-parallel-size"] == pool.tp and known.get("data-parallel-size", 1) == pool.attention_dp
+        assert known["kv-cache-dtype"] == KV_DTYPES[pool.kv_dtype] and known["max-model-len"] == pool.longest_tokens
+
+
+def test_what_vllm_cannot_say_is_listed() -> None:
+    """The plan of V3 on four H800 nodes keeps a part of the decode cache and of the embedding in host memory."""
+    below = {(part.kind, part.item) for pool in deployment("v3-h800").pools for part in pool.held if part.role != "device"}
+    lost = " ".join(row.what for row in export_plan(deployment("v3-h800"), "vllm", Values(), COMMAND).not_carried)
+    assert below and all(item in lost for _, item in below)
+
+
+def test_engram_tables_in_host_memory_become_the_engines_own_option() -> None:
+    here = deployment("v4.1-flash-gb300")
+    for pool in here.pools:
+        tables = [part for part in pool.held if part.item == "Engram table"]
+        assert tables and all(part.role == "host" for part in tables)
+        serve = serve_command(here, pool, Values(), Notes())
+        assert serve.options["engram-config"] == {"cpu_offload": True}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sglang_knows_every_word(name: str) -> None:
+    here, options = deployment(name), load_options("sglang")
+    values = Values(model_path="org/model", served_model_name="m", interface="mlx5_0")
+    for pool in here.pools:
+        serve = sglang.serve_command(here, pool, values, Notes())
+        for node in range(pool.nodes):
+            known, rest, faults = parse_words(options, serve.argv(node)[len(serve.program) :])
+            assert not faults and not rest and known.get("node-rank", 0) == node
+        assert known["tp-size"] == pool.tp * pool.attention_dp and known["tp-size"] % known.get("attn-dp-size", 1) == 0
+        assert known.get("max-running-requests", 0) == pool.sequences
+        assert ("SGLANG_ENABLE_DSV41_ENGRAM_HOST_TABLE" in serve.env) == (name == "v4.1-flash-gb300")
+    script = export_plan(here, "sglang", values, COMMAND).files[0].content.decode()
+    assert here.fingerprint in script and "--enable-dp-attention" not in script
+
+
+def test_maps_of_experts_are_the_plans_own_in_every_form() -> None:
+    here = skewed()
+    (pool,) = here.pools
+    assert pool.experts is not None and here.expert_layers == tuple(range(1, 6)) == tuple(pool.experts.layers)
+    stated = np.array(pool.experts.physical_to_logical)
+    files = {file.name: file.content for file in export_plan(here, "eplb", Values(), "planner export p --to eplb").files}
+    data = json.loads(files["mixed-experts.json"])
+    with np.load(io.BytesIO(files["mixed-experts.npz"])) as tensors:
+        for name in ("layers", "phy2log", "log2phy", "logcnt"):
+            assert tensors[name].tolist() == data[name]
+    assert (np.array(data["phy2log"]) == stated).all() and data["slots_per_rank"] == 3 and data["ranks"] == 4
+    for layer, expert in np.ndindex(5, 8):
+        slots = [slot for slot in data["log2phy"][layer][expert] if slot >= 0]
+        assert len(slots) == data["logcnt"][layer][expert] >= 1 and all(stated[layer][slot] == expert for slot in slots)
+    files = {file.name: file.content for file in export_plan(here, "sglang", Values(), "planner export p --to sglang").files}
+    rows = np.array(json.loads(files["mixed-experts.json"])["physical_to_logical_map"])
+    assert rows.shape == (6, 12) and (rows[1:] == stated).all() and (rows[0] == np.arange(12) % 8).all()
+    known, _, faults = parse_words(load_options("sglang"), sglang.serve_command(here, pool, Values(), Notes()).argv()[3:])
+    assert not faults and known["ep-num-redundant-experts"] == 4 and known["init-expert-location"] == "mixed-experts.json"
+
+
+def test_the_balancers_own_example_goes_there_and_back() -> None:
+    """The output printed in the README of github.com/deepseek-ai/EPLB (MIT): 2 layers, 12 experts, 16 slots on 8 devices."""
+    physical = np.array([[5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1], [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1]])
+    places, counts = logical_to_physical(physical, 12)
+    assert counts.sum(axis=1).tolist() == [16, 16] and places.shape == (2, 12, 2)
+    back = np.full_like(physical, -1)
+    for layer in range(2):
+        for expert in range(12):
+            here = [slot for slot in places[layer, expert] if slot >= 0]
+            assert len(here) == counts[layer, expert] and here == sorted(here)
+            back[layer, here] = expert
+    assert (back == physical).all()
+
+
+def test_a_wrong_word_is_caught() -> None:
+    options = load_options("vllm")
+    here = deployment("v3-h800")
+    words = list(serve_command(here, here.pools[0], Values(), Notes()).argv())
+    for wrong in (["--tensor-paralel-size", "8"], ["--kv-cache-dtype", "fp7"], ["--max-num-seqs", "many"],
+                  ["--eplb-config", '{"bogus": 1}'], ["--engram-config.bogus", "1"], ["--kv-transfer-config", "{"]):  # fmt: skip
+        assert len(parse_words(options, [*words, *wrong])[2]) == 1, wrong
+
+
+def test_abbreviations_aliases_and_negations_are_read_as_argparse_reads_them() -> None:
+    known, rest, faults = parse_words(
+        load_options("vllm"), ["-tp", "8", "--disable-expert-parallel", "--max_model_len=4096", "x"]
+    )
+    assert known == {"tensor-parallel-size": 8, "enable-expert-parallel": False, "max-model-len": 4096}
+    assert rest == ["x"] and not faults
+    known, _, faults = parse_words(load_options("sglang"), ["--tp", "8", "--enable-dp-attention"])
+    assert known["tp-size"] == 8 and [fault.reason for fault in faults] == ["is deprecated"]
+
+
+def test_memory_fraction_leaves_what_is_others() -> None:
+    for pool in deployment("v4-pro-gb200").pools:
+        taken = memory_fraction(pool) * pool.device_memory_bytes
+        assert pool.weight_bytes + pool.cache_bytes <= taken <= pool.device_memory_bytes - pool.outside_bytes
+
+
+def test_deployment_agrees_with_the_plan_it_is_of() -> None:
+    for name in CASES:
+        plan, here = made(name), deployment(name)
+        assert len(here.fingerprint) == 64
+        for row, pool in zip(plan.pools, here.pools, strict=True):
+            assert (row.phase, row.replicas, row.devices) == (pool.phase, pool.replicas, pool.replicas * pool.devices)
+            assert pool.nodes * pool.devices_on_node >= pool.devices
+            placed = {(part.tier, part.kind) for part in pool.held}
+            assert {tier for tier, _ in placed} == {line.tier for line in row.placement}
+            for part in pool.held:
+                assert 0 < part.share <= 1 + 1e-12 and part.bytes_per_device > 0
+            below = sum(part.bytes_per_device for part in pool.held if part.role != "device")
+            stated = sum(line["bytes"] for line in row.memory["below"])
+            assert below == pytest.approx(stated, rel=1e-6, abs=len(pool.held))
+
+
+def test_the_command_writes_files_and_says_what_is_lost(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    plan, out, values = tmp_path / "plan.json", tmp_path / "serve", tmp_path / "site.toml"
+    plan.write_text(made("v3-h800").to_json())
+    values.write_text('schema = 1\nmodel_path = "deepseek-ai/DeepSeek-V3"\n')
+    code, text, err = run("export", plan, "--to", "vllm", "-o", out, "--values", values)
+    assert code == 0 and "not carried over" in err and "missing" not in err
+    assert sorted(path.name for path in out.iterdir()) == sorted(Path(line).name for line in text.split())
+    assert "--values site.toml" in (out / "serve-prefill.sh").read_text()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    code, _, err = run("export", plan, "--to", "vllm", "-o", out, "--values", values)
+    assert code == 2 and "--force" in err and err.count("\n") == 1
+    code, text, _ = run("export", plan, "--to", "vllm", "-o", out, "--values", values, "--force", "--format", "json")
+    rows = json.loads(text)
+    assert code == 0 and {row["name"] for row in rows["files"]} == set(before)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("schema = 2", "schema"), ('schema = 1\nimage = ""', "image"), ('schema = 1\nnamespace = "A B"', "namespace"),
+     ('schema = 1\nmount_path = "models"', "mount_path"), ('schema = 1\nbogus = 1', "bogus"),
+     ('schema = 1\n[pools.train]\nimage = "x"', "pools"), ('schema = 1\nimage = "a\\nb"', "image"), ("schema = ", "")],
+)  # fmt: skip
+def test_bad_values_are_one_line(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "values.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_values(path)
+    assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_targets_are_refused(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    plan = tmp_path / "plan.json"
+    plan.write_text(made("v3-h800").to_json())
+    code, _, err = run("export", plan, "--to", "vlm")
+    assert code == 2 and "vllm" in err and err.count("\n") == 1
