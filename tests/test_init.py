@@ -79,6 +79,7 @@ def test_what_is_searched_for_stands_only_where_something_is_to_be_filled_in() -
 
 def keys_of(*models: type[Any]) -> set[str]:
     singular = {"tiers": "tier", "links": "link", "domains": "domain", "capex_lines": "capex_line", "schema_version": "schema"}
+    singular["rents"] = "rent"
     return {singular.get(key, key) for model in models for key in model.model_fields} - {"dtype"}
 
 

@@ -12,7 +12,6 @@ import pytest
 import small
 
 from planner.api import resolve
-from planner.cli.plan_arguments import workload_of
 from planner.errors import InfeasibleError, InputError
 from planner.footprint.memory import window_cache_bytes
 from planner.performance import mixed_serving
@@ -53,6 +52,7 @@ from planner.search.prefix_sides import sized_prefill
 from planner.search.tables import Tables, build_tables
 from planner.search.tier_lp import solve_tiers
 from planner.workload import PrefixCache, Workload, load_workload
+from planner.workload.arguments import workload_of
 
 CURVE = ((200.0, 0.2), (1000.0, 0.5), (8000.0, 0.7))
 BRIEF = ((0.5, 0.2), (2.0, 0.5), (10.0, 0.7))

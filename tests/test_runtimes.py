@@ -81,7 +81,7 @@ def test_what_a_runtime_does_not_say_is_not_printed() -> None:
     assert known == {
         "schema_version", "id", "name", "as_of", "floors", "efficiency", "reserve", "imbalance", "residual", "aggregated",
         "disaggregated", "streaming", "context_parallel", "uneven_replicas", "overlap_communication", "page_tokens",
-        "batch_buckets", "max_sequences_per_rank", "prefill_tokens", "kv_layouts", "dequantises",
+        "batch_buckets", "max_sequences_per_rank", "prefill_tokens", "kv_layouts", "dequantises", "eager",
     }  # fmt: skip
     assert set(load_runtime("vllm").model_dump()) - known >= {"version", "admission", "memory_fraction", "offload", "sources"}
 
