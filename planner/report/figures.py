@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from planner.replay.schedule import Schedule
 from planner.report.content import Figure
 from planner.report.experts import Heat
 from planner.report.front import Point
@@ -232,6 +233,38 @@ def traffic_figure(flows: Sequence[Flow]) -> Figure:
         "textfont": {"color": _INK, "size": 12, "shadow": "none"},
     }
     return {"data": [trace], "layout": _layout(margin={"l": 4, "r": 4, "t": 16, "b": 16})}
+
+
+def timeline_figure(run: Schedule, lanes: Sequence[str]) -> Figure:
+    """One row a lane, one bar an event, over the time since the pass began."""
+    data: list[dict[str, Any]] = []
+    for lane in lanes:
+        mine = [event for event in run.events if event.lane == lane]
+        told = [
+            f"{plain(event.label)}<br>{plain(lane)}: {number(event.start_s * 1e3)} to {number(event.end_s * 1e3)} ms"
+            for event in mine
+        ]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": plain(lane),
+                "y": [plain(lane)] * len(mine),
+                "x": [(event.end_s - event.start_s) * 1e3 for event in mine],
+                "base": [event.start_s * 1e3 for event in mine],
+                "marker": {"color": PART_COLOURS["compute" if lane == "kernels" else "memory"], "line": {"width": 0.5}},
+                "hovertext": told,
+                "hoverinfo": "text",
+            }
+        )
+    layout = _layout(
+        barmode="overlay",
+        bargap=0.35,
+        xaxis=_axis("ms since the pass began"),
+        yaxis=_axis(autorange="reversed", type="category", showgrid=False),
+        showlegend=False,
+    )
+    return {"data": data, "layout": layout}
 
 
 def steps_figure(bars: Sequence[Bar]) -> Figure:

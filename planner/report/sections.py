@@ -20,6 +20,7 @@ from planner.report.numbers import NOTHING, change, number, share, size, span
 from planner.report.occupancy import occupancy_of
 from planner.report.steps import PARTS, steps_of
 from planner.report.study import Study
+from planner.report.timeline import timeline_section
 from planner.report.traffic import traffic_of
 from planner.report.uncertainty import elasticities_of, swings_of
 
@@ -255,6 +256,7 @@ SECTIONS: tuple[Builder, ...] = (
     steps_section,
     occupancy_section,
     traffic_section,
+    timeline_section,
     experts_section,
     sensitivity_section,
 )
