@@ -75,10 +75,10 @@ TARGETS: dict[str, dict[str, Any]] = {
         ],
     },
     "dynamo": {
-        "source": "ai-dynamo/dynamo deploy/operator/config/crd/bases/nvidia.com_dynamographdeployments.yaml; names, types and "
-        "choices of spec and spec.components as in deploy/operator/api/v1beta1/ (dynamographdeployment_types.go@0fddc01b3724, "
-        "dynamocomponentdeployment_types.go@006b6e1085b6, common.go@02911c80e47b), the pod template as in "
-        "kubernetes-sigs/lws@060ab4da17ee",
+        "source": "spec and spec.components written out by hand from ai-dynamo/dynamo@01cc1c3b677b "
+        "deploy/operator/config/crd/bases/nvidia.com_dynamographdeployments.yaml and deploy/operator/api/v1beta1/ "
+        "(dynamographdeployment_types.go@0fddc01b3724, dynamocomponentdeployment_types.go@006b6e1085b6, "
+        "common.go@02911c80e47b), with the pod template of kubernetes-sigs/lws@060ab4da17ee",
         "version": "v1beta1",
         "opened": [
             "spec",

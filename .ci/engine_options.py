@@ -3,7 +3,7 @@
 
     .ci/engine_options.py vllm SOURCE > planner/export/options/vllm.json        # SOURCE: the unpacked sdist
     .ci/engine_options.py sglang SOURCE > planner/export/options/sglang.json    # SOURCE: the unpacked wheel
-    .ci/engine_options.py vllm SOURCE --parse FILE                             # a JSON list of words through the real parser
+    .ci/engine_options.py vllm SOURCE --parse FILE        # a JSON list of commands, each a list of words, through the real parser
 
 Needs no GPU and no torch (see stand_ins.py), but numpy, pydantic, regex, msgspec, cloudpickle, psutil, packaging.
 """
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import sys
 import typing
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,17 @@ def snapshot(engine: str, source: Path) -> dict[str, Any]:
     }
 
 
+def parsed(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, str]:
+    """Each option's value as text, or ``{"refused": what the parser said}``."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            found = parser.parse_args(words)
+    except SystemExit:
+        return {"refused": said.getvalue()[-2000:]}
+    return {key: str(value) for key, value in sorted(vars(found).items())}
+
+
 def main() -> None:
     """As the module says."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,8 +165,8 @@ def main() -> None:
     sys.path.insert(0, str(source))
     if given.parse is not None:
         parser, _, _ = ENGINES[given.engine](source)
-        parsed = parser.parse_args(json.loads(given.parse.read_text(encoding="utf-8")))
-        print(json.dumps({key: str(value) for key, value in sorted(vars(parsed).items())}, indent=1))
+        commands = json.loads(given.parse.read_text(encoding="utf-8"))
+        print(json.dumps([parsed(parser, words) for words in commands], indent=1))
         return
     made = snapshot(given.engine, source)
     options = ",\n  ".join(json.dumps(row) for row in made.pop("options"))

@@ -344,10 +344,10 @@ def audit(
 ) -> Audit:
     """What launch lines of vLLM or SGLang reach on hardware, what the best configuration reaches, and which flags lead there.
 
-    ``texts``: shell text or a YAML configuration, or several with their names; nothing of it is run. ``model`` where the lines name
-    none that is known; ``runtime``: the engine's own by default; ``instances`` by pool (``mixed``, ``prefill``, ``decode``) where
-    the lines do not show them. ``options`` are those of ``plan``; several ``kv_dtype``, ``mtp`` or ``redundant_experts`` are what
-    the best configuration may choose from beside the given. ``beginning`` is told what is solved next.
+    ``texts``: shell text or a YAML configuration, or several with their names; nothing of it is run. ``model`` where the lines
+    name none that is known; ``runtime``: the engine's own by default; ``instances`` by pool (``mixed``, ``prefill``, ``decode``)
+    where the lines do not show them. ``options`` are those of ``plan``; several ``kv_dtype``, ``mtp`` or ``redundant_experts``
+    are what the best configuration may choose from beside the given. ``beginning`` is told what is solved next.
 
     Raises ``InputError``, ``InfeasibleError`` where no configuration serves the workload, or ``StoppedError``.
     """
@@ -363,7 +363,7 @@ def audit(
     ascend = any(selection.system.vendor == "Huawei" for selection in pools.values())
     own = "vllm-ascend" if given.engine == "vllm" and ascend else given.engine
     software = calibrated_runtime(own if runtime is None else runtime, calibration)
-    choices = {name: options.pop(name) for name in ("kv_dtype", "mtp", "redundant_experts") if name in options}
+    choices: dict[str, Any] = {name: options.pop(name) for name in ("kv_dtype", "mtp", "redundant_experts") if name in options}
     if choices.get("mtp") == "auto":
         choices["mtp"] = tuple(range(len(subject.speculation.acceptance) + 1)) if subject.speculation else ()
     choices = {name: (value,) if isinstance(value, str | int) else tuple(value) for name, value in choices.items()}

@@ -76,6 +76,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "kserve": "planner.export.kserve:EXPORTER",
         "lws": "planner.export.lws:EXPORTER",
         "sglang": "planner.export.sglang:EXPORTER",
+        "trtllm": "planner.export.trtllm:EXPORTER",
         "vllm": "planner.export.vllm:EXPORTER",
         "vllm-ascend": "planner.export.vllm_ascend:EXPORTER",
     },

@@ -16,7 +16,7 @@ from exported import CASES, deployment
 
 from planner.export import EngineDeployment, Values, sglang, vllm
 from planner.export.common import Notes
-from planner.export.options import load_options
+from planner.export.options import load_fields, load_options
 from planner.export.serve import Serve
 
 pytestmark = pytest.mark.engines
@@ -25,24 +25,31 @@ SNAPSHOTS = TOP / "planner" / "export" / "options"
 VALUES = Values(model_path="deepseek-ai/DeepSeek-V3", served_model_name="served", interface="mlx5_0")
 
 
-@pytest.fixture(scope="module", params=["vllm", "sglang"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """An engine and its unpacked package of the snapshot's version. A source package stays where pip unpacked it when its build
-    requirements (torch) are found missing."""
-    name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    wanted = f"{name}=={load_options(name).version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), wanted]
-    if name == "vllm":
+WRONG = {"vllm": ["--eplb-config", '{"bogus": 1}'], "sglang": ["--kv-cache-dtype", "fp7"]}
+
+
+def unpacked(name: str, version: str, folder: Path) -> Path:
+    """An engine's package of a version. A source package stays where pip unpacked it when its build requirements (torch) are
+    found missing."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), f"{name}=={version}"]
+    if name != "sglang":
         command[-1:-1] = ["--no-binary", name, "--no-build-isolation", "--no-clean"]
     (folder / "tmp").mkdir()
     done = subprocess.run(command, env={**os.environ, "TMPDIR": str(folder / "tmp")}, capture_output=True, text=True, timeout=900)
     for wheel in folder.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder / "source")
-        return name, folder / "source"
-    unpacked = sorted((folder / "tmp").glob(f"pip-download-*/{name}*"))
-    assert unpacked, done.stderr
-    return name, unpacked[0]
+        return folder / "source"
+    found = sorted((folder / "tmp").glob(f"pip-download-*/{name}*"))
+    assert found, done.stderr
+    return found[0]
+
+
+@pytest.fixture(scope="module", params=["vllm", "sglang"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """An engine and its unpacked package of the snapshot's version."""
+    name = request.param
+    return name, unpacked(name, load_options(name).version, tmp_path_factory.mktemp(name))
 
 
 def call(engine: str, source: Path, *more: str) -> str:
@@ -67,22 +74,24 @@ def test_the_snapshot_is_what_the_package_says(engine: tuple[str, Path]) -> None
     assert json.loads(call(name, source)) == json.loads((SNAPSHOTS / f"{name}.json").read_text())
 
 
-def test_the_real_parser_takes_every_exported_command(engine: tuple[str, Path], tmp_path: Path) -> None:
+def test_the_real_parser_takes_every_exported_command_and_refuses_a_wrong_word(engine: tuple[str, Path], tmp_path: Path) -> None:
     name, source = engine
-    for number, serve in enumerate(commands(name)):
-        words = tmp_path / f"{number}.json"
-        words.write_text(json.dumps(serve.argv()[len(serve.program) :]))
-        parsed = json.loads(call(name, source, "--parse", str(words)))
+    serves, words = commands(name), tmp_path / "words.json"
+    lines = [list(serve.argv()[len(serve.program) :]) for serve in serves]
+    wrong = [[*lines[0], "--tensor-paralel-size", "8"], [*lines[0], "--kv-cache-dtype"], [*lines[0], *WRONG[name]]]
+    words.write_text(json.dumps([*lines, *wrong]))
+    parsed = json.loads(call(name, source, "--parse", str(words)))
+    for serve, found in zip(serves, parsed, strict=False):
+        assert "refused" not in found, found["refused"]
         tp = serve.options["tensor-parallel-size" if name == "vllm" else "tp-size"]
-        assert parsed["tensor_parallel_size" if name == "vllm" else "tp_size"] == str(tp)
+        assert found["tensor_parallel_size" if name == "vllm" else "tp_size"] == str(tp)
+    refused = [found.get("refused", "") for found in parsed[len(serves) :]]
+    assert "tensor-paralel-size" in refused[0] and all(refused), refused
 
 
-def test_the_real_parser_refuses_a_wrong_word(engine: tuple[str, Path], tmp_path: Path) -> None:
-    name, source = engine
-    words = tmp_path / "wrong.json"
-    words.write_text(json.dumps([*commands(name)[0].argv()[len(commands(name)[0].program) :], "--tensor-paralel-size", "8"]))
-    done = subprocess.run(
-        [sys.executable, str(TOP / ".ci" / "engine_options.py"), name, str(source), "--parse", str(words)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 2 and "tensor-paralel-size" in done.stderr
+def test_the_plugins_fields_are_what_its_package_says(tmp_path: Path) -> None:
+    source = unpacked("vllm-ascend", load_fields("vllm-ascend").version, tmp_path)
+    words = [sys.executable, str(TOP / ".ci" / "config_fields.py"), "vllm-ascend", str(source)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout) == json.loads((SNAPSHOTS / "vllm-ascend.json").read_text())

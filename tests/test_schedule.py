@@ -120,7 +120,7 @@ def test_plans_of_real_systems_are_as_free_of_stalls_as_they_say(name: str) -> N
 
 def test_small_plans_that_stream_agree_with_the_formula() -> None:
     """Device memory that holds a part of the weights. The formula hides a layer's copy behind that layer's time alone; the
-    clock hides two layers' copies, for which there are buffers, behind what streams nothing: embedding, head, the runtime's step."""
+    clock hides two layers, for which there are buffers, behind what streams nothing: embedding, head, the runtime's step."""
     found = 0
     for memory in (14e6, 17e6, 20e6, 25e6, 30e6):
         for model in (small.experts(6), small.llama(8)):

@@ -24,9 +24,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from planner import plan
 from planner.cli.plan_command import command as plan_command
 from planner.cli.schema_command import schema_of
 from planner.errors import InputError, StoppedError
+from planner.plans.constraints import parse_constraints
 from planner.plans.schema import Bottleneck
 from planner.sweep import Asked, Progress, Spec, Sweep, blank_sweep, read_spec, rows_of
 from planner.sweep import executors as executors_module
@@ -241,6 +243,33 @@ time_limit = 600.0
     decoding = [part for part in plan["bottlenecks"] if part["phase"] == "decode"]
     assert row["bottleneck_share"] == max(part["share"] for part in decoding)
     assert row["devices_paid"] == plan["cost"]["devices_paid"] and row["gap_asked"] == 0.02
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
+def test_ctrl_c_while_a_worker_starts_is_heard() -> None:
+    """It was dropped: the sweep went on to its end."""
+    with pytest.raises(KeyboardInterrupt), executors_module._deaf():
+        os.kill(os.getpid(), signal.SIGINT)
+        child = subprocess.run([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"], check=False)
+        assert child.returncode == 0
+
+
+def test_rents_and_spare_racks_are_points_as_plans_have_them(tmp_path: Path) -> None:
+    text = HEAD.replace('"h100-node"', '"h200-node"') + 'spare = "0:rack"\n[grid]\nprice_basis = ["owned", "rent_od"]\n'
+    text += 'price_date = ["none", 2026-06-01, "2020-01-01"]\n[[exclude]]\nprice_basis = "owned"\nprice_date = [2026-06-01, "2020-01-01"]\n'
+    sweep = Sweep(written(tmp_path, text))
+    sweep.run(tmp_path / "r.csv", SERIAL)
+    rows = rows_of(tmp_path / "r.csv")
+    assert [(row["price_basis"], row["price_date"], row["status"]) for row in rows] == [
+        ("owned", None, "ok"),
+        ("rent_od", None, "ok"),
+        ("rent_od", "2026-06-01", "ok"),
+        ("rent_od", "2020-01-01", "error"),
+    ]
+    newest = plan("llama-3.1-70b", "h200-node", prices="rent_od", constraints=parse_constraints(["tp=8"], []))
+    assert rows[1]["usd_per_hour"] == newest.cost.usd_per_hour != rows[2]["usd_per_hour"]
+    with pytest.raises(InputError, match="no day"):
+        Sweep(written(tmp_path, text.replace("2020-01-01", "yesterday")))
 
 
 def test_executors_and_formats_say_the_same(tmp_path: Path) -> None:

@@ -19,75 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from planner.audit.axes import CACHE_DTYPES, DRAFTS, SPANNING, WEIGHTS, meant
 from planner.audit.read import Engine, Finding, Given, GivenPool, Launch, Phase
 from planner.errors import InputError
 from planner.export.common import GIB
 from planner.hardware import System
 from planner.runtimes import Runtime
-
-SPANNING = frozenset(
-    ("megamoe", "deepep", "deepep_v2", "mooncake", "nixl", "ascend_fuseep", "flashinfer", "flashinfer_megamoe", "mori", "pplx")
-)
-"""All-to-all backends of SGLang whose experts lie on all ranks."""
-CACHE_DTYPES = {
-    **dict.fromkeys(("auto", "bfloat16", "bf16", "float16"), "bf16"),
-    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_ds_mla", "fp8_inc"), "fp8"),
-}
-DRAFTS = frozenset(("mtp", "deepseek_mtp", "NEXTN", "EAGLE", "glm4_moe_mtp", "qwen3_next_mtp", "longcat_flash_mtp"))
-WEIGHTS = {"fp8": "fp8", "modelopt_fp4": "fp4", "nvfp4_online": "fp4", "w8a8_int8": "int8"}
-FLAGS: dict[Engine, dict[str, tuple[str, ...]]] = {
-    "vllm": {
-        "tp": ("tensor-parallel-size",),
-        "pp": ("pipeline-parallel-size",),
-        "attention_dp": ("data-parallel-size",),
-        "ep": ("enable-expert-parallel",),
-        "context_parallel": ("decode-context-parallel-size",),
-        "batch_per_rank": ("max-num-seqs",),
-        "prefill_tokens_per_rank": ("max-num-batched-tokens",),
-        "memory": ("gpu-memory-utilization",),
-        "offload": (
-            *("offload-backend", "offload-group-size", "offload-num-in-group", "offload-prefetch-step", "offload-params"),
-            *("cpu-offload-gb", "cpu-offload-params", "engram-config"),
-        ),
-    },
-    "sglang": {
-        "tp": ("tp-size",),
-        "pp": ("pp-size",),
-        "attention_dp": ("attn-dp-size", "tp-size", "moe-dense-tp-size", "enable-dp-lm-head"),
-        "ep": ("ep-size", "moe-a2a-backend", "deepep-mode"),
-        "context_parallel": ("dcp-size",),
-        "batch_per_rank": ("max-running-requests",),
-        "prefill_tokens_per_rank": ("chunked-prefill-size",),
-        "memory": ("mem-fraction-static",),
-        "offload": (
-            *("offload-group-size", "offload-num-in-group", "offload-prefetch-step", "offload-mode", "cpu-offload-gb"),
-        ),
-    },
-}
-"""What sets each axis."""
-ALSO_READ: dict[Engine, frozenset[str]] = {
-    "vllm": frozenset(
-        ("kv-cache-dtype", "speculative-config", "enable-eplb", "eplb-config", "max-model-len", "quantization", "block-size")
-        + ("kv-transfer-config", "kv-offloading-size", "kv-offloading-backend", "served-model-name", "enable-prefix-caching")
-        + ("enforce-eager",)
-    ),
-    "sglang": frozenset(
-        ("kv-cache-dtype", "speculative-algorithm", "speculative-num-steps", "speculative-eagle-topk", "context-length")
-        + ("speculative-num-draft-tokens", "ep-num-redundant-experts", "init-expert-location", "ep-dispatch-algorithm")
-        + ("quantization", "disaggregation-mode", "disaggregation-transfer-backend", "served-model-name", "page-size")
-        + ("enable-hierarchical-cache", "hicache-size", "hicache-storage-backend", "dp-size", "enable-dp-attention")
-        + ("disable-radix-cache", "disable-cuda-graph")
-    ),
-}
-NEUTRAL: dict[str, Any] = {
-    **dict.fromkeys(("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp-size", "pp-size"), 1),
-    **dict.fromkeys(("decode-context-parallel-size", "dcp-size", "attn-dp-size", "ep-size"), 1),
-    **dict.fromkeys(("enable-expert-parallel", "enable-dp-lm-head"), False),
-    "moe-a2a-backend": "none",
-    "cpu-offload-gb": 0,
-    "engram-config": {"cpu_offload": False},
-}
-"""What leaving an option out means, where it is one value."""
 
 
 @dataclass(frozen=True)
@@ -177,14 +114,7 @@ def setup_of(given: Given, systems: Mapping[str, System], runtime: Runtime, *, r
             taken = whole[name][-1]
             reads[-1].tell("differs", flag, f"differs between pools; {taken} of the {pools[-1].phase} pool is taken for both")
     below = [limit for limit in whole["limit"] if limit is not False]
-    ignored = sorted(
-        {
-            f"--{name}"
-            for pool in given.pools
-            for name in pool.launch.options
-            if name not in _OF_LAUNCH and name not in ALSO_READ[given.engine] and name not in _modelled(given.engine)
-        }
-    )
+    ignored = sorted({f"--{name}" for pool in given.pools for name in pool.launch.options if name not in meant(given.engine)})
     return Setup(
         engine=given.engine,
         pools=pools,
@@ -199,16 +129,6 @@ def setup_of(given: Given, systems: Mapping[str, System], runtime: Runtime, *, r
         findings=(*given.findings, *(finding for read in reads for finding in read.said)),
         ignored=tuple(ignored),
     )
-
-
-_OF_LAUNCH = frozenset(
-    ("node-rank", "master-addr", "master-port", "nnodes", "headless", "data-parallel-address", "data-parallel-start-rank")
-    + ("data-parallel-rpc-port", "data-parallel-size-local", "dist-init-addr")
-)
-
-
-def _modelled(engine: Engine) -> frozenset[str]:
-    return frozenset(name for names in FLAGS[engine].values() for name in names)
 
 
 def _pool(pool: GivenPool, read: _Read, system: System, runtime: Runtime, routed: bool) -> PoolSetup:
@@ -388,7 +308,9 @@ def _remarks(read: _Read, longest: float) -> None:
     for name in ("max-model-len", "context-length"):
         most = options.get(name)
         if isinstance(most, int) and 0 < most < longest:
-            read.tell("differs", name, f"requests of the workload are up to {longest:,.0f} tokens: the engine refuses the longest")
+            read.tell(
+                "differs", name, f"requests of the workload are up to {longest:,.0f} tokens: the engine refuses the longest"
+            )
     for name in ("enforce-eager", "disable-cuda-graph"):
         if options.get(name):
             read.tell("differs", name, "steps without graphs are slower than predicted")

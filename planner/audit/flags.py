@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from planner.audit.configuration import FLAGS, NEUTRAL, PoolSetup, Setup
+from planner.audit.axes import FLAGS, NEUTRAL
+from planner.audit.configuration import PoolSetup, Setup
 from planner.audit.read import OF_NODE, PROGRAMS, Launch
 from planner.audit.schema import FlagChange
+from planner.audit.server_options import served_options
 from planner.export import EngineDeployment, EnginePool, Values, engine_deployment, sglang, vllm
 from planner.export.common import Notes
-from planner.export.options import load_options, parse_words
+from planner.export.options import parse_words
 from planner.export.serve import Serve, option_words
 from planner.plans.schema import Plan
 
@@ -21,9 +23,7 @@ VARIANT = {
     "vllm": {"kv_dtype": ("kv-cache-dtype",), "mtp": ("speculative-config",), "redundant": ("eplb-config", "enable-eplb")},
     "sglang": {
         "kv_dtype": ("kv-cache-dtype",),
-        "mtp": (
-            *("speculative-algorithm", "speculative-num-steps", "speculative-eagle-topk", "speculative-num-draft-tokens"),
-        ),
+        "mtp": (*("speculative-algorithm", "speculative-num-steps", "speculative-eagle-topk", "speculative-num-draft-tokens"),),
         "redundant": ("ep-num-redundant-experts",),
     },
 }
@@ -56,6 +56,8 @@ def changes(setup: Setup, plan: Plan, free: frozenset[str]) -> tuple[list[FlagCh
                 if isinstance(value, Mapping) and isinstance(before.get(name), Mapping):
                     value = {**before[name], **value}
                 was = _text(before[name]) if name in before else source.assumed.get(key)
+                if was is not None and was == f"{_text(value)} (default)":
+                    continue
                 found.append(FlagChange(pool=pool.phase, flag=f"--{name}", before=was, after=_text(value)))
                 if value is None:
                     options.pop(name, None)
@@ -63,7 +65,9 @@ def changes(setup: Setup, plan: Plan, free: frozenset[str]) -> tuple[list[FlagCh
                     options[name] = value
         env = dict(source.given.launch.env)
         if "offload" in free and env.get(HOST_TABLE) != serve.env.get(HOST_TABLE):
-            found.append(FlagChange(pool=pool.phase, flag=HOST_TABLE, before=env.get(HOST_TABLE), after=serve.env.get(HOST_TABLE)))
+            found.append(
+                FlagChange(pool=pool.phase, flag=HOST_TABLE, before=env.get(HOST_TABLE), after=serve.env.get(HOST_TABLE))
+            )
             env = {**{k: v for k, v in env.items() if k != HOST_TABLE}, **serve.env}
         lines[pool.phase] = _line(source.given.launch, options, env, serve, pool)
     lost = [f"{row.what}: {row.why}" + (f"; {row.instead}" if row.instead else "") for row in notes.lost]
@@ -101,9 +105,10 @@ def _names(setup: Setup, source: PoolSetup, free: frozenset[str], phase: str) ->
     found = {}
     for axis, names in {**FLAGS[setup.engine], **VARIANT[setup.engine]}.items():
         freed = axis in free or f"{source.phase}.{axis}" in free
+        freed |= axis == "tp" and setup.engine == "sglang" and f"{source.phase}.attention_dp" in free  # --tp-size counts both
         if axis in ("memory", "offload", "kv_dtype", "mtp") and not freed:
             continue
-        if axis == "batch_per_rank" and phase == "prefill":
+        if (axis, phase) in (("batch_per_rank", "prefill"), ("prefill_tokens_per_rank", "decode")):
             continue
         if freed or any(name in given for name in names):
             found[axis] = names
@@ -141,7 +146,7 @@ def _line(launch: Launch, options: Mapping[str, Any], env: Mapping[str, str], se
 
 
 def _words(engine: str, name: str, value: Any) -> list[str]:
-    options = load_options(engine)
+    options = served_options(engine)
     option = options.find(name)
     if value is False and option is not None:
         negations = (other for other in option.names if parse_words(options, [f"--{other}"])[0].get(option.name) is False)

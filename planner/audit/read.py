@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from planner.audit.server_options import served_options
 from planner.audit.shell import UNKNOWN, Command, commands
 from planner.documents import check_limits, parse_yaml
 from planner.errors import InputError
-from planner.export.options import EngineOptions, load_options, parse_words
+from planner.export.options import EngineOptions, parse_words
 
 Engine = Literal["vllm", "sglang"]
 Phase = Literal["prefill", "decode", "mixed"]
 ENGINES: tuple[Engine, ...] = ("vllm", "sglang")
+PHASES: tuple[Phase, ...] = ("prefill", "decode", "mixed")
 MOST_LAUNCHES = 256
 PROGRAMS: dict[Engine, tuple[str, ...]] = {"vllm": ("vllm", "serve"), "sglang": ("python3", "-m", "sglang.launch_server")}
 MODULES: dict[str, Engine] = {
@@ -43,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch line. ``options``: by the engine's own names; ``model``: as written, ``None`` where a shell has to fill it in."""
+    """One launch line. ``options``: by the engine's own names; ``model``: as written, ``None`` where only a shell knows it."""
 
     engine: Engine
     where: str
@@ -92,7 +94,7 @@ class Given:
 def read_deployment(texts: Sequence[tuple[str, str]], engine: Engine | None = None) -> Given:
     """A deployment from ``(name, text)`` of shell text or YAML files. ``engine`` decides where a YAML file could be of either.
 
-    Words that the engine would refuse are findings. ``InputError`` where nothing is launched, or lines do not make one deployment.
+    Words that the engine would refuse are findings. ``InputError`` where nothing is launched, or lines make no one deployment.
     """
     launches = [launch for name, text in texts for launch in _launches(text, name, engine)]
     if not launches:
@@ -103,11 +105,13 @@ def read_deployment(texts: Sequence[tuple[str, str]], engine: Engine | None = No
         raise InputError("vLLM and SGLang in one deployment", where=launches[0].where, mend="audit one at a time")
     models = {launch.model for launch in launches if launch.model is not None}
     if len(models) > 1:
-        raise InputError(f"several models: {', '.join(sorted(models))[:200]}", where=launches[0].where, mend="audit one at a time")
+        raise InputError(
+            f"several models: {', '.join(sorted(models))[:200]}", where=launches[0].where, mend="audit one at a time"
+        )
     pools, said = _pools(launches)
     found = dict.fromkeys([finding for launch in launches for finding in launch.findings] + said)
     first = launches[0].engine
-    return Given(first, load_options(first).version, next(iter(models), None), pools, tuple(found))
+    return Given(first, served_options(first).version, next(iter(models), None), pools, tuple(found))
 
 
 def _pools(launches: list[Launch]) -> tuple[tuple[GivenPool, ...], list[Finding]]:
@@ -133,7 +137,7 @@ def _pools(launches: list[Launch]) -> tuple[tuple[GivenPool, ...], list[Finding]
         what = f"prefill and decode are served apart, but there is no {lacks} pool" if " " not in lacks else f"lacks {lacks}"
         raise InputError(what, where=heads[0].where, mend="give the launch lines of both pools")
     pools = []
-    for phase in ("prefill", "decode", "mixed"):
+    for phase in PHASES:
         own = [launch for name, launch in pairs if name == phase]
         if len(_distinct(own)) > 1:
             one, other = _distinct(own)[:2]
@@ -142,7 +146,7 @@ def _pools(launches: list[Launch]) -> tuple[tuple[GivenPool, ...], list[Finding]
             what = f"instances of one pool differ in {', '.join(names)[:200]}"
             raise InputError(what, where=other.where, mend="audit one kind at a time, or give each line its role")
         if own:
-            pools.append(GivenPool(cast(Phase, phase), own[0], len(own)))
+            pools.append(GivenPool(phase, own[0], len(own)))
     return tuple(pools), said
 
 
@@ -200,8 +204,9 @@ def _program(command: Command) -> tuple[Engine, list[str]] | None:
     words = list(command.words)
     for i, word in enumerate(words):
         name, after = word.rpartition("/")[2], words[i + 1 : i + 2]
-        if name in ENGINES and after == ["serve"]:
-            return cast(Engine, name), words[i + 2 :]
+        engine = next((one for one in ENGINES if one == name), None)
+        if engine is not None and after == ["serve"]:
+            return engine, words[i + 2 :]
         if word == "-m" and after and after[0] in MODULES:
             rest = words[i + 2 :]
             return MODULES[after[0]], rest[1:] if rest[:1] == ["serve"] else rest
@@ -214,14 +219,14 @@ def _program(command: Command) -> tuple[Engine, list[str]] | None:
 def _of_config(data: dict[Any, Any], where: str, engine: Engine | None) -> Launch:
     """A configuration file: option names to values."""
     flat = {str(key).replace("_", "-"): value for key, value in data.items()}
-    known = {name: {n for option in load_options(name).options for n in option.names} for name in ENGINES}
+    known = {name: {n for option in served_options(name).options for n in option.names} for name in ENGINES}
     scores = {name: sum(key in known[name] for key in flat) for name in ENGINES}
     if not any(scores.values()):
         what = "has no launch line and none of its keys is an option of vLLM or SGLang"
         raise InputError(what, where=where, mend="give `vllm serve …`, `python -m sglang.launch_server …`, or their YAML file")
     if engine is None and scores["vllm"] == scores["sglang"]:
         raise InputError("could be of vLLM or of SGLang", where=where, mend="add --engine vllm or --engine sglang")
-    chosen = engine or max(ENGINES, key=lambda name: scores[name])
+    chosen: Engine = engine or ("vllm" if scores["vllm"] > scores["sglang"] else "sglang")
     words: list[str] = []
     for key, value in flat.items():
         words += _config_words(chosen, key, value)
@@ -231,7 +236,7 @@ def _of_config(data: dict[Any, Any], where: str, engine: Engine | None) -> Launc
 def _config_words(engine: Engine, key: str, value: Any) -> list[str]:
     import json
 
-    option = load_options(engine).find(key)
+    option = served_options(engine).find(key)
     if value is None or (value is False and (option is None or option.kind == "switch")):
         return []
     if value is True and (option is None or option.kind == "switch"):
@@ -243,7 +248,7 @@ def _config_words(engine: Engine, key: str, value: Any) -> list[str]:
 
 
 def _launch(engine: Engine, words: list[str], where: str, env: Mapping[str, str]) -> Launch:
-    options = load_options(engine)
+    options = served_options(engine)
     known, said = _resolved(options, words, where)
     model = known.pop(0) if engine == "vllm" and known and not known[0].startswith("-") else None
     found, rest, faults = parse_words(options, known)

@@ -14,8 +14,8 @@ class _Part(BaseModel):
 
 
 class FindingRow(_Part):
-    """``wrong``: the engine refuses it; ``deprecated``; ``unresolved``: a shell variable; ``assumed``; ``differs``: predicted only
-    roughly."""
+    """``wrong``: the engine refuses it; ``deprecated``; ``unresolved``: a shell variable; ``assumed``; ``differs``: predicted
+    only roughly."""
 
     kind: Literal["wrong", "deprecated", "unresolved", "assumed", "differs"]
     where: str
@@ -60,7 +60,7 @@ class Reached(_Part):
 
 
 class Audit(_Part):
-    """``predicted`` is ``null`` where the given flags do not serve the workload; ``conflict`` says why, and ``without_limits`` what
+    """``predicted`` is ``null`` where the given flags do not serve the workload; ``conflict`` says why, ``without_limits`` what
     they do reach. ``gap``: by what share of its objective the given deployment would gain with the best one's. ``steps``: the
     best single change, then the next best on top of it, until within 1 % of the best."""
 

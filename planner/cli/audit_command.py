@@ -12,7 +12,7 @@ from planner.cli.common import format_option, hint, say_file, verdict
 from planner.cli.plan_options import problem_of, problem_options
 from planner.cli.progress import working
 from planner.cli.stopping import interrupts
-from planner.errors import InputError
+from planner.errors import InfeasibleError, InputError, StoppedError
 
 if TYPE_CHECKING:
     from planner.audit import Engine
@@ -24,8 +24,10 @@ _INSTANCES = re.compile(r"[1-9][0-9]{0,5}")
 @click.argument("files", nargs=-1, required=True, metavar="FILE|-...")
 @click.option("--hardware", required=True, help="What it runs on, as in planner plan: h800-node:4, prefill=NAME:N,decode=NAME:M.")
 @click.option("--model", help="The model, where the launch lines name none of the catalogue: a name, or a config.json.")
-@click.option("--engine", type=click.Choice(["vllm", "sglang"]), help="Whose configuration file it is, where that is not plain.")
-@click.option("--instances", metavar="N", help="Instances that run: 4, or prefill=3,decode=1; by default as many as suit HARDWARE.")
+@click.option("--engine", type=click.Choice(["vllm", "sglang"]), help="Whose configuration file it is, if that is not plain.")
+@click.option(
+    "--instances", metavar="N", help="Instances that run: 4, or prefill=3,decode=1; by default as many as suit HARDWARE."
+)
 @problem_options
 @format_option
 def command(
@@ -57,6 +59,7 @@ def command(
     from planner.api import audit, parse_hardware
     from planner.cli.audit_view import print_audit
     from planner.cli.from_plan import stated
+    from planner.cli.plan_view import print_conflict
     from planner.search import Stop
 
     said = stated(click.get_current_context())
@@ -74,17 +77,25 @@ def command(
             for name in ("kv_dtype", "mtp", "redundant_experts", "runtime"):
                 if name not in said:
                     del options[name]
-            found = audit(
-                texts,
-                parse_hardware(hardware, folders),
-                model=model,
-                engine=engine,
-                instances=_instances(instances),
-                reporter=work,
-                stop=stop,
-                beginning=work.stage,
-                **options,
-            )
+            try:
+                found = audit(
+                    texts,
+                    parse_hardware(hardware, folders),
+                    model=model,
+                    engine=engine,
+                    instances=_instances(instances),
+                    reporter=work,
+                    stop=stop,
+                    beginning=work.stage,
+                    **options,
+                )
+            except InfeasibleError as error:
+                print_conflict(error, form)
+                return error.exit_code
+            except StoppedError:
+                if stop.interrupted:
+                    raise KeyboardInterrupt from None
+                raise
         code = 130 if found.stopped == "interrupted" else 0 if found.predicted is not None else 3
         with verdict(code):
             if form == "json":
@@ -93,7 +104,9 @@ def command(
                 print_audit(found)
     if not quiet:
         runtime = f" --runtime {found.runtime}" if found.runtime != "generic" else ""
-        hint(f"planner plan {found.model} {found.hardware}{runtime} -o plan.json && planner export plan.json --to {_target(found)}")
+        hint(
+            f"planner plan {found.model} {found.hardware}{runtime} -o plan.json && planner export plan.json --to {_target(found)}"
+        )
     return code
 
 
@@ -113,7 +126,9 @@ def _text(name: str) -> str:
         raise InputError("is closed", where="standard input", mend="name a file")
     data = sys.stdin.buffer.read(4 * MOST_CHARACTERS + 1)
     if len(data) > 4 * MOST_CHARACTERS:
-        raise InputError(f"is larger than {4 * MOST_CHARACTERS} bytes", where="standard input", mend="give the launch lines alone")
+        raise InputError(
+            f"is larger than {4 * MOST_CHARACTERS} bytes", where="standard input", mend="give the launch lines alone"
+        )
     return decode(data, "standard input")
 
 

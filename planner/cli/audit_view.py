@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -63,7 +64,7 @@ def _print_figures(audit: Audit) -> None:
     sides.append(("best", audit.best))
     table = new_table("expected (10th to 90th percentile)", "figure", *(name for name, _ in sides))
     table.add_row("serving", *(_pools(side.plan) for _, side in sides))
-    for name, get in (
+    rows: tuple[tuple[str, Callable[[Plan], str]], ...] = (
         ("USD per million tokens", lambda plan: _span(plan.cost.blended_interval)),
         ("output tokens/s", lambda plan: _span(plan.prediction.output_tokens_per_s)),
         ("  per device paid for", lambda plan: _span(plan.prediction.output_tokens_per_s_per_device)),
@@ -71,7 +72,8 @@ def _print_figures(audit: Audit) -> None:
         ("per output token, ms", lambda plan: _span(plan.prediction.tpot_ms)),
         ("requests in flight", lambda plan: number(plan.prediction.concurrency)),
         ("devices paid for", lambda plan: str(plan.cost.devices_paid)),
-    ):
+    )
+    for name, get in rows:
         table.add_row(name, *(get(side.plan) for _, side in sides))
     print_table(table)
 
@@ -100,12 +102,15 @@ def _print_changes(audit: Audit) -> None:
 
 
 def _print_steps(audit: Audit) -> None:
-    say("step by step, each on top of those before (flags as they are then, against the given):")
+    say("step by step, each on top of those before; a flag's old value is the given one:")
+    shown: list[FlagChange] = []
     for place, change in enumerate(audit.steps, start=1):
         gain = "serves" if change.improvement is None else f"{change.improvement:.1%} {_BETTER[audit.objective]}"
         say(f"{place}. {change.frees}: {gain}, {number(change.objective)} {audit.unit}")
         for flag in change.flags:
-            say(f"     {_flag(flag, change)}")
+            if flag not in shown:
+                say(f"     {_flag(flag, change)}")
+        shown = change.flags
     last = audit.steps[-1]
     for phase, line in last.commands.items():
         click.echo(f"{phase}: {line}")

@@ -12,7 +12,7 @@ from planner.cli.workload_view import SCHEMAS as _WORKLOADS
 
 SUBJECTS = (
     *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
-    *("conflict", "inventory", "mix", "fleet", "validate", "calibrate", "sweep", "sweep-result", "diff", "compare"),
+    *("conflict", "inventory", "mix", "fleet", "validate", "calibrate", "sweep", "sweep-result", "diff", "compare", "simulate"),
     "audit",
     *_COST,
     *_WORKLOADS,
@@ -226,6 +226,10 @@ def schema_of(subject: str) -> dict[str, Any]:
         from planner.plans.answers import CONFLICT, VERIFICATION
 
         schema = VERIFICATION if subject == "verify" else CONFLICT
+    elif subject == "simulate":
+        from planner.replay.schema import Replayed
+
+        schema = Replayed.model_json_schema()
     else:
         schema = _OUTPUT[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -18,6 +18,7 @@ _Set = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9]
 _Line = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _Label = Annotated[str, StringConstraints(min_length=1, max_length=317, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$")]
 _LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+_Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-A-Za-z0-9.]{0,252}:[1-9][0-9]{0,4}$")]
 _Quantity = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 
 
@@ -31,6 +32,8 @@ class PoolValues(_Part):
     image: _Line | None = None
     node_selector: Annotated[dict[_Label, _LabelValue], Field(max_length=32)] = {}
     resource: _Label | None = None
+    urls: Annotated[tuple[_Address, ...], Field(max_length=4096)] = ()
+    """``host:port`` of each instance, for files that list them."""
 
 
 class Values(_Part):
@@ -60,6 +63,8 @@ class Values(_Part):
     service_account: _Name | None = None
     interface: _Line | None = None
     """Network interface or InfiniBand device of transfers between pools."""
+    cache_path: _Line | None = None
+    """Folder on a node's drive for blocks of the prefix cache."""
     storage_bytes_per_s: Annotated[float, Field(gt=0, le=1e13, allow_inf_nan=False)] | None = None
     """What a node loads weights with at a cold start, from wherever the site keeps them."""
     prometheus: _Line | None = None
@@ -85,6 +90,11 @@ class Values(_Part):
         """The node selector of a pool: its own, on top of the common one."""
         own = self.pools.get(phase)  # type: ignore[call-overload]
         return {**self.node_selector, **({} if own is None else own.node_selector)}
+
+    def urls_of(self, phase: str) -> tuple[str, ...]:
+        """Addresses of a pool's instances, as far as they are given."""
+        own = self.pools.get(phase)  # type: ignore[call-overload]
+        return () if own is None else tuple(own.urls)
 
     def resource_of(self, phase: str) -> str | None:
         """The extended resource of a pool's devices."""

@@ -139,10 +139,13 @@ class Curve(_Part):
     """Fraction of the dense peak that a GEMM of M rows reaches, log-log interpolated and flat outside its points.
 
     The fraction never falls with M and never rises faster than M, so more rows never take less time.
-    ``low_factor`` and ``high_factor`` scale the whole curve to its 10th and 90th percentile.
+    ``low_factor`` and ``high_factor`` scale the whole curve to its 10th and 90th percentile. ``knee``: rows below which the
+    measured kernel was bound by reading its weights; unless given, where a rise in proportion to M from the first point reaches
+    the last. A curve measured with weights in cache has the knee 1.
     """
 
     points: tuple[tuple[float, float], ...] = Field(min_length=1, max_length=64)
+    knee: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
     low_factor: float = Field(gt=0.0, le=1.0, allow_inf_nan=False)
     high_factor: float = Field(ge=1.0, le=10.0, allow_inf_nan=False)
     source: str = Field(min_length=1)

@@ -181,7 +181,9 @@ class Rates:
 
 def knee_of(curve: Curve) -> float:
     """Rows at which the first point's proportional rise reaches the last point's fraction: where the measured kernel stops
-    being bound by streaming its weights. It belongs to the curve, so a faster memory never slows a kernel."""
+    being bound by streaming its weights. It belongs to the curve, which may state it, so a faster memory never slows a kernel."""
+    if curve.knee is not None:
+        return curve.knee
     (rows, fraction), (_, most) = curve.points[0], curve.points[-1]
     return rows * most / fraction
 
@@ -218,9 +220,11 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
     levels = tuple(level_of(domain) for domain in _with_network(system.domains))
     compute = system.device.compute
     if "bf16" not in compute:
-        if "fp16" not in compute:
-            raise InputError("gives no peak for bf16 or fp16", where=f"device {system.device.id}", mend="add [compute.bf16]")
-        compute = {**compute, "bf16": compute["fp16"]}  # what needs 16 bits runs in the 16-bit float that there is
+        wide = next((name for name in ("fp16", "fp32") if name in compute), None)
+        if wide is None:
+            where = f"device {system.device.id}"
+            raise InputError("gives no peak for bf16, fp16 or fp32", where=where, mend="add [compute.bf16]")
+        compute = {**compute, "bf16": compute[wide]}  # what needs 16 bits runs in the narrowest float that has them
     run = {stored: next((one for one in used if one in compute), "") for stored, used in runtime.computes.items()}
     compute = {**compute, **{stored: compute[used] for stored, used in run.items() if used}}
     return Rates(

@@ -1,4 +1,4 @@
-"""What ``verify`` says, and what is said where nothing fits, as JSON documents: the same on the command line and in the service."""
+"""What ``verify`` says, and what is said where nothing fits, as JSON: the same on the command line and in the service."""
 
 from __future__ import annotations
 

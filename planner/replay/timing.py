@@ -118,6 +118,11 @@ def _requests(most: int, ratio: float) -> Grid:
     return tuple(float(x) for x in np.unique(np.round(np.geomspace(1, most, count + 1))))
 
 
+def _with(grid: Grid, value: float) -> Grid:
+    """The grid with the point that the plan was made at, where it lies inside."""
+    return tuple(sorted({*grid, value})) if grid[0] < value < grid[-1] else grid
+
+
 def _shapes(state: PoolState, count: int) -> Shapes:
     d = state.decision
     return Shapes.single(d.tp, d.dp, d.ep, d.pp, d.cp).take(np.zeros(count, dtype=np.intp))
@@ -193,10 +198,12 @@ def _stepping(state: PoolState, longest: float) -> Callable[[float, float], floa
 
 def _filling(state: PoolState, longest: float, at_once: int) -> Callable[[float, float, float], float]:
     pool, chunk = state.pool, state.decision.chunk
-    dense = state.resident
+    dense, workload = state.resident, pool.inputs.workload
+    passes = max(math.ceil(workload.miss_tokens / chunk), 1)
+    usual = chunk * passes / workload.miss_tokens, workload.hit_tokens + workload.miss_tokens / 2.0
     first = _fills(chunk, 1.2 if dense else 2.0)
-    second = _requests(min(at_once, chunk), 2.0 if dense else 4.0)
-    third = (1.0, *contexts(longest, None if dense else 4))
+    second = _with(_requests(min(at_once, chunk), 2.0 if dense else 4.0), usual[0])
+    third = _with((1.0, *contexts(longest, None if dense else 4)), usual[1])
     points = np.array([(t, r, context) for t in first for r in second for context in third])
 
     def load(part: np.ndarray) -> Load:

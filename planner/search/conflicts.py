@@ -20,6 +20,7 @@ from planner.reporter import Reporter
 from planner.search.limits import SERVICE, Limit, droppable, limits_of, without
 from planner.search.reliefs import RELIEF_STEPS, Relief, relief, unfound
 from planner.search.shortage import (
+    NOT_ALONE,
     Row,
     capacity_row,
     devices_row,
@@ -122,7 +123,7 @@ class Explanation:
     def _member(self, limits: list[Limit], limit: Limit) -> Member:
         """A limit of a conflict with its relief: within all other limits or, if others conflict too, those of the set."""
         self.trials.allow(RELIEF_STEPS)
-        for base, note in ((self.inputs, ""), (self._only(limits), " (not enough alone: other limits conflict too)")):
+        for base, note in ((self.inputs, ""), (self._only(limits), NOT_ALONE)):
             try:
                 hit = self.trials.hit(limit.at(base, None))
             except OutOfTimeError:
@@ -145,7 +146,7 @@ class Explanation:
             return self._slow(members[0], members[0].relief.amount)
         machine: list[Row] = []
         if len(limits) == 1 and fields[0] != "devices":
-            machine = _some(devices_row(self.trials, members[0].base))
+            machine = _some(devices_row(self.trials, members[0].base, self.inputs))
         if "ttft_s" in fields and set(fields) <= set(SERVICE):
             return _late(members[fields.index("ttft_s")]), machine
         if fields == ["concurrency"] and build_context(self.inputs).cap is not None:
@@ -166,7 +167,7 @@ class Explanation:
             text = moved_text(one.relief.hit.operation)
             message += f"; {text}" if text else ""
             rows += _some(capacity_row(self.trials, one.base, one.relief.hit.operation))
-        return message, rows + _some(devices_row(self.trials, one.base))
+        return message, rows + _some(devices_row(self.trials, one.base, self.inputs))
 
     def _machine(self, limits: list[Limit]) -> tuple[str, list[Row]]:
         """Nothing fits, or nothing serves, even without any other limit."""
@@ -178,7 +179,7 @@ class Explanation:
         if not any(pool.shape_count for pool in space.pools.values()):
             detail = "no parallel shape passes divisibility and topology on these devices"
             return detail, [member("devices", detail, "more devices", None, "devices")]
-        devices = _some(devices_row(self.trials, inputs))
+        devices = _some(devices_row(self.trials, inputs, self.inputs))
         lacking = worst_shortage(context, space)
         if lacking is None:
             return "nothing that fits serves this workload on this hardware, under any limits", devices

@@ -28,9 +28,9 @@ from planner.search.tables import LateError, Stop, Tables
 def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = None, *, explain: bool = True) -> Plan:
     """The best plan of the declared space, with its certificate.
 
-    Raises ``InfeasibleError`` with the conflict where no configuration meets the limits (without it unless ``explain``, which takes
-    longer than the search), ``StoppedError`` where the time limit ended the search before any plan was found, ``InputError``
-    where inputs contradict one another.
+    Raises ``InfeasibleError`` with the conflict where no configuration meets the limits (without it unless ``explain``, which
+    takes longer than the search), ``StoppedError`` where the time limit ended the search before any plan was found,
+    ``InputError`` where inputs contradict one another.
     """
     hooks = reporter or Reporter()
     until = stop or Stop()

@@ -20,6 +20,7 @@ from planner.search.trials import OutOfTimeError, Trials
 
 MOST_UNITS = 64
 """How many purchasable units are tried for the least relief in devices."""
+NOT_ALONE = " (not enough alone: other limits conflict too)"
 
 RESERVE_FIGURES = {
     "context": "context",
@@ -192,9 +193,9 @@ def memory_rows(pool: PoolContext, shortage: Shortage) -> tuple[str, list[Row]]:
     return message, [member(name, detail, relief, short / g, "GB per device") for name, detail, relief in parts]
 
 
-def devices_row(trials: Trials, inputs: Inputs) -> Row | None:
+def devices_row(trials: Trials, inputs: Inputs, whole: Inputs) -> Row | None:
     """The fewest devices, in purchasable units, of the same kind that would do; none where that many cannot be joined or
-    ``MOST_UNITS`` units are not enough."""
+    ``MOST_UNITS`` units are not enough. ``whole``: the problem with all its limits, of which ``inputs`` may carry fewer."""
     context = build_context(inputs)
     if context.separate:
         return None
@@ -202,27 +203,29 @@ def devices_row(trials: Trials, inputs: Inputs) -> Row | None:
     if not pool.rates.levels or not math.isinf(pool.rates.levels[-1].devices):
         return None
     changes: dict[str, Any] = {"devices": None, "max_power_kw": None, "max_usd_per_hour": None}
-    options = inputs.options.model_copy(update=changes)
 
-    def works(units: int) -> int | None:
+    def works(units: int, inputs: Inputs) -> int | None:
         count = max(1, math.ceil(units * pool.unit_devices / pool.system.devices))
         selection = pool.selection.model_copy(update={"count": count})
+        options = inputs.options.model_copy(update=changes)
         trial = inputs.model_copy(update={"hardware": {"mixed": selection}, "options": options})
         return selection.devices if usable(trial) and trials.hit(trial) else None
 
-    fails, units, enough = pool.units, pool.units, None
+    fails, units, enough, alone = pool.units, pool.units, None, True
     try:
         while enough is None and units < MOST_UNITS:
             units = min(2 * units, MOST_UNITS) if units else 1
-            enough = works(units)
+            enough = works(units, inputs)
             fails = fails if enough else units
         while enough is not None and units - fails > 1:
             middle = (units + fails) // 2
-            found = works(middle)
+            found = works(middle, inputs)
             fails, units, enough = (fails, middle, found) if found else (middle, units, enough)
+        alone = enough is None or inputs is whole or works(units, whole) is not None
     except OutOfTimeError:  # fewer may do
         pass
     if enough is None:
         return None
     words = f"{enough} devices" if trials.ended is None else f"{enough} devices or fewer"
+    words += "" if alone else NOT_ALONE
     return member("devices", f"{pool.selection.devices} devices", words, float(enough), "devices")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from planner.version import __version__
 
@@ -19,20 +20,20 @@ class Metrics:
         self.cancelled = 0
         self.replaced: dict[str, int] = {}
         self._buckets: dict[str, list[int]] = {}
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """A response was sent."""
         self.requests[path, status] += 1
         buckets = self._buckets.setdefault(path, [0] * (len(BOUNDS_S) + 1))
         buckets[next((i for i, bound in enumerate(BOUNDS_S) if seconds <= bound), len(BOUNDS_S))] += 1
-        self._seconds[path] += seconds  # type: ignore[assignment]
+        self._seconds[path] = self._seconds.get(path, 0.0) + seconds
 
     def text(self, state: dict[str, int]) -> str:
         """All of it; ``state``: gauges of now."""
         lines: list[str] = []
 
-        def family(name: str, kind: str, what: str, rows: list[tuple[str, float]]) -> None:
+        def family(name: str, kind: str, what: str, rows: Sequence[tuple[str, float]]) -> None:
             lines.extend((f"# HELP planner_{name} {what}", f"# TYPE planner_{name} {kind}"))
             lines.extend(f"planner_{name}{labels} {value:.12g}" for labels, value in rows)
 

@@ -46,7 +46,7 @@ class Labour(Protocol):
         """End."""
 
     def state(self) -> dict[str, int]:
-        """``workers``, ``ready``, ``busy`` and ``queued`` now."""
+        """Workers wanted, ready and busy, requests that wait, and the bytes that all workers have in memory, now."""
 
 
 class _Worker:
@@ -76,6 +76,11 @@ class _Worker:
             await worker.kill()
             raise
         return worker
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._reading.done()
 
     async def ask(self, job: Job, limit_s: float) -> tuple[Answer, int]:
         """The answer, and the bytes that the worker then has in memory."""
@@ -140,13 +145,13 @@ class Pool:
             self._later(self._hire())
 
     def state(self) -> dict[str, int]:
-        """Counts, and the bytes that workers have in memory."""
+        """As ``Labour`` says."""
         return {
             "workers": self.settings.workers,
-            "ready": len(self._all),
-            "busy": len(self._all) - len(self._idle),
-            "queued": sum(not turn.done() for turn in self._waiting),
-            "resident_bytes": sum(resident_of(worker.process.pid) for worker in self._all),
+            "workers_ready": len(self._all),
+            "workers_busy": len(self._all) - len(self._idle),
+            "queue_length": sum(not turn.done() for turn in self._waiting),
+            "workers_resident_bytes": sum(resident_of(worker.process.pid) for worker in self._all),
         }
 
     async def run(self, job: Job, limit_s: float) -> Answer:
@@ -154,6 +159,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         worker = await self._acquire(limit_s)
+        while worker.gone:
+            self._later(self._replace(worker, "died"))
+            worker = await self._acquire(limit_s)
         left = limit_s - (loop.time() - begun)
         started = loop.time()
         try:
@@ -168,7 +176,9 @@ class Pool:
             raise Refused(504, "time_limit", message) from None
         except (OSError, RuntimeError):
             self._later(self._replace(worker, "died"))
-            raise Refused(500, "died", "the worker ended while it planned, perhaps for want of memory; the service goes on") from None
+            raise Refused(
+                500, "died", "the worker ended while it planned, perhaps for want of memory; the service goes on"
+            ) from None
         self._mean_s += 0.1 * (loop.time() - started - self._mean_s)
         if resident > self.settings.retire_bytes:
             self._later(self._replace(worker, "memory"))

@@ -24,9 +24,7 @@ LONGEST = 200
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _POOL = rf"{_PART}(?::(?:[0-9]{{1,6}}|auto))?"
 _SYSTEMS = rf"(?:{_POOL}|(?:prefill|decode)={_POOL},(?:prefill|decode)={_POOL})(?:@{_PART})?"
-NAME = re.compile(_PART, re.ASCII)
-MODEL = re.compile(rf"{_PART}(?:/{_PART})?", re.ASCII)
-SYSTEMS = re.compile(_SYSTEMS, re.ASCII)
+_MODEL = rf"{_PART}(?:/{_PART})?"
 _FILES = re.compile(r"\.(toml|json|yaml|yml|csv|parquet)(?=[:,@]|$)", re.IGNORECASE)
 _NOT_ASKED = ("high_ttft_s", "high_tpot_s", "max_move_bytes", "constraints")
 """Options that follow from others, or that go with what the service has not."""
@@ -34,35 +32,63 @@ _NOT_ASKED = ("high_ttft_s", "high_tpot_s", "max_move_bytes", "constraints")
 _Entry = TypeVar("_Entry", bound=BaseModel)
 
 
-def _named(pattern: re.Pattern[str], text: str, form: str) -> str:
-    if len(text) > LONGEST or pattern.fullmatch(text) is None or _FILES.search(text):
-        raise ValueError(f"{text[:48]!r} is no name of the catalogue ({form}); files are not read: put the object itself here")
-    return text
+def _name_or_object(pattern: str, form: str, most: int = 1) -> AfterValidator:
+    """A name of that pattern or an object; or up to ``most`` of them."""
+    known = re.compile(pattern, re.ASCII)
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, list) and 0 < len(value) <= most > 1:
+            return [checked(one) for one in value]
+        if isinstance(value, dict):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"expected a name, {form}, or an object")
+        if len(value) > LONGEST or known.fullmatch(value) is None or _FILES.search(value):
+            raise ValueError(
+                f"{value[:48]!r} is no name of the catalogue, {form}; files are not read: put the object itself here"
+            )
+        return value
+
+    return AfterValidator(checked)
 
 
-def _json(pattern: str, what: str) -> WithJsonSchema:
-    text = {"type": "string", "pattern": f"^{pattern}$", "maxLength": LONGEST}
-    return WithJsonSchema({"anyOf": [text, {"type": "object"}], "description": what})
+def _json(pattern: str, what: str, most: int = 1) -> WithJsonSchema:
+    one: list[dict[str, Any]] = [{"type": "string", "pattern": f"^{pattern}$", "maxLength": LONGEST}, {"type": "object"}]
+    several = {"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": most}
+    return WithJsonSchema({"anyOf": [*one, several] if most > 1 else one, "description": what})
 
 
-_Named = Annotated[str, AfterValidator(lambda text: _named(NAME, text, "as chat"))]
-_Object = dict[str, Any]
-_ModelField = Annotated[
-    Annotated[str, AfterValidator(lambda text: _named(MODEL, text, "as deepseek-v3"))] | _Object,
-    _json(f"{_PART}(/{_PART})?", "A model of the catalogue, a Hugging Face config.json, or a model as `planner schema model` says"),
+_Model = Annotated[
+    Any,
+    _name_or_object(_MODEL, "as deepseek-v3"),
+    _json(_MODEL, "A model of the catalogue, a Hugging Face config.json, or a model as `planner schema model` says"),
 ]
-_HardwareField = Annotated[
-    Annotated[str, AfterValidator(lambda text: _named(SYSTEMS, text, "as h800-node:2"))] | _Object,
+_Hardware = Annotated[
+    Any,
+    _name_or_object(_SYSTEMS, "as h800-node:2"),
     _json(
         _SYSTEMS,
         "NAME, NAME:N, NAME:auto or prefill=NAME:N,decode=NAME:M of the catalogue; or {system, count} with a system as plans "
         "embed it (`inputs.hardware.mixed`), or {prefill: …, decode: …} of those",
     ),
 ]
-_WorkloadField = Annotated[_Named | _Object, _json(_PART, "A workload of the catalogue, or one as `planner schema workload` says")]
-_RuntimeField = Annotated[_Named | _Object, _json(_PART, "A runtime of the catalogue, or one as `planner schema runtime` says")]
-_PricesField = Annotated[_Named | _Object, _json(_PART, "A basis of owned prices: of the catalogue, or one as plans embed it")]
-_SiteField = Annotated[_Named | _Object, _json(_PART, "A site of the catalogue, or one as an object")]
+_Workloads = Annotated[
+    Any,
+    _name_or_object(_PART, "as chat", 16),
+    _json(_PART, "A workload of the catalogue, or one as `planner schema workload` says; several with `robust` `workloads`", 16),
+]
+_Runtime = Annotated[
+    Any,
+    _name_or_object(_PART, "as sglang"),
+    _json(_PART, "A runtime of the catalogue, or one as `planner schema runtime` says"),
+]
+_Prices = Annotated[
+    Any,
+    _name_or_object(_PART, "as owned"),
+    _json(_PART, "A basis of owned prices: of the catalogue, or one as plans embed it"),
+]
+_Site = Annotated[Any, _name_or_object(_PART, "as cn-west-hub"), _json(_PART, "A site of the catalogue, or one as an object")]
+_Object = dict[str, Any]
 _Tokens = Annotated[float, Field(ge=1, le=16_777_216, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
 _Rules = Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=256)]
@@ -78,17 +104,16 @@ class Problem(Options):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_shown, use_attribute_docstrings=True)
 
-    workload: _WorkloadField | Annotated[list[_WorkloadField], Field(min_length=1, max_length=16)] = "interactive"
-    """Several with ``robust`` ``workloads``."""
+    workload: _Workloads = "interactive"
     isl: _Tokens | None = None
     """Input tokens, in place of the workload's; so ``osl``, ``prefix_hit``, ``ttft_s`` and ``tpot_s``."""
     osl: _Tokens | None = None
     prefix_hit: Annotated[float, Field(ge=0, lt=1)] | None = None
     ttft_s: _Seconds | None = None
     tpot_s: _Seconds | None = None
-    runtime: _RuntimeField = "generic"
-    prices: _PricesField = "owned"
-    site: _SiteField | None = None
+    runtime: _Runtime = "generic"
+    prices: _Prices = "owned"
+    site: _Site | None = None
     allow_announced: bool = False
     settings: _Rules = ()
     """``ascend-950dt.memory.hbm.read=4.0 TB/s``."""
@@ -123,15 +148,15 @@ class Problem(Options):
 class PlanRequest(Problem):
     """Plan ``model`` on ``hardware``."""
 
-    model: _ModelField
-    hardware: _HardwareField
+    model: _Model
+    hardware: _Hardware
 
 
 class CompareRequest(Problem):
     """Plan every model on every hardware (also ``NAME@RUNTIME``) and set the plans side by side."""
 
-    models: Annotated[list[_ModelField], Field(min_length=1, max_length=8)]
-    hardware: Annotated[list[_HardwareField], Field(min_length=1, max_length=16)]
+    models: Annotated[list[_Model], Field(min_length=1, max_length=8)]
+    hardware: Annotated[list[_Hardware], Field(min_length=1, max_length=16)]
     equal: Literal["cost", "power"] | None = None
 
 
@@ -167,5 +192,7 @@ def hardware_of(given: str | _Object) -> str | HardwareSelection | dict[str, Har
     if "system" in given:
         return read(given, HardwareSelection, "request: hardware")
     if set(given) != {"prefill", "decode"}:
-        raise InputError("is neither a system nor two pools", where="request: hardware", mend="give {system, count} or {prefill, decode}")
+        raise InputError(
+            "is neither a system nor two pools", where="request: hardware", mend="give {system, count} or {prefill, decode}"
+        )
     return {phase: read(pool, HardwareSelection, f"request: hardware.{phase}") for phase, pool in given.items()}

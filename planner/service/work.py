@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from planner.documents import decode, parse_json
-from planner.errors import InfeasibleError, InputError, PlannerError, StoppedError, VerificationError
+from planner.errors import InfeasibleError, InputError, PlannerError, StoppedError
 from planner.service.requests import CompareRequest, PlanRequest, Problem, hardware_of, model_of, read
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def answer(job: Job, stop: Stop, limit_s: float) -> Answer:
         return _document(conflict(error), 409)
     except StoppedError as error:
         return problem(504, "time_limit", f"{error}; ask for more time_limit_s, if the service allows it")
-    except InputError as error:
-        return problem(422, "input", str(error))
     except PlannerError as error:
         return problem(422, "input", str(error))
     except MemoryError:
-        return problem(507, "memory", "needs more memory than a worker of this service may use; start it with more --worker-memory")
+        return problem(
+            507, "memory", "needs more memory than a worker of this service may use; start it with more --worker-memory"
+        )
 
 
 def _plan(job: Job, stop: Stop, limit_s: float) -> Answer:

@@ -83,7 +83,9 @@ def main() -> None:
             traceback.print_exc()
             what = f"internal fault: {type(error).__name__}: {' '.join(str(error).split())[:300]}; please report it"
             found = problem(500, "internal", what)
-        sink.write(pack({"number": head["number"], "status": found.status, "media": found.media, "rss": resident_bytes()}, found.body))
+        sink.write(
+            pack({"number": head["number"], "status": found.status, "media": found.media, "rss": resident_bytes()}, found.body)
+        )
         sink.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WrapValidator
@@ -58,6 +59,18 @@ _Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 _Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False, strict=True)]
 _Tokens = _quantity("tokens", 1, 16_777_216)
 _Time = _quantity("s", 1e-12, 1e9, "ms")
+
+
+def _day(value: object) -> str:
+    """A date of TOML, or text such as ``2026-11-22``, as text."""
+    text = value.isoformat() if type(value) is date else value
+    try:
+        return date.fromisoformat(text if isinstance(text, str) and len(text) == 10 else "").isoformat()
+    except ValueError:
+        raise ValueError(f"{str(value)[:32]!r} is no day; write it as 2026-11-22") from None
+
+
+_Day = Annotated[str, BeforeValidator(_day, json_schema_input_type=str)]
 
 
 def _or_word(form: Any, word: str, meaning: object) -> Any:
@@ -147,7 +160,7 @@ AXES = {
         Axis("devices", _Count, "use at most this many devices of each kind", "devices_limit", "whole"),
         Axis(
             "spare",
-            Annotated[str, Field(pattern=r"^[0-9]{1,3}(:(node|unit|system))?$", strict=True)],
+            Annotated[str, Field(pattern=r"^[0-9]{1,3}(:(node|unit|system|rack|pod))?$", strict=True)],
             "nodes, units or systems of each pool to keep idle: 1, 1:unit (as text)",
         ),
         Axis("objective", Literal["cost", "throughput", "latency"], "what is best; cost if left out"),
@@ -158,7 +171,8 @@ AXES = {
         Axis("mtp", _or_word(_numbers(8), "auto", "auto"), "draft tokens a step, a list to choose from, or auto"),
         Axis("redundant_experts", _numbers(64), "expert slots of a rank for copies, or a list to choose from"),
         Axis("tiers", _Words, "memories that may be used, by kind, role or id: hbm,host"),
-        Axis("price_basis", _Name, "a price basis of the catalogue or a .toml file; owned if left out"),
+        Axis("price_basis", _Name, "a price basis of the catalogue or a .toml file, or rented: rent_od, tco; owned if left out"),
+        Axis("price_date", _Day, "rents of this day, or the newest before it: 2026-11-22"),
         Axis("site", _Name, "electricity, PUE and life of this site"),
         Axis("utilisation", _Share, "share of hours in which the load is served", type="number"),
         Axis("allocation", Literal["miss_only", "all_input", "flops"], "who pays for prefill"),

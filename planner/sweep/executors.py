@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -135,15 +136,16 @@ def _warm(line: Connection) -> None:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C from their first moment; this one does for so long."""
-    if threading.current_thread() is not threading.main_thread():
+    """Processes started inside are deaf to Ctrl-C from their first moment; this one hears it when they are started."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # which would unblock the signal where it had to start inside
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Dask(Workers):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -109,9 +109,10 @@ class Parts:
         return calibrated_runtime(self._beside(name), Path(self._beside(calibration)) if calibration else None)
 
     def _prices(self, name: str) -> Any:
+        from planner.hardware.schema import RentBasis
         from planner.prices import load_prices
 
-        return load_prices(self._beside(name))
+        return load_prices("owned" if name in get_args(RentBasis) else self._beside(name))
 
     def _site(self, name: str) -> Any:
         from planner.hardware import load_site

@@ -7,7 +7,7 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from planner.errors import InfeasibleError, InputError, PlannerError, StoppedError
 from planner.search import Stop
@@ -81,6 +81,7 @@ def _result(point: Point, task: Task, halt: threading.Event | None) -> Result:
 
 def _call(point: Point, parts: dict[str, Any]) -> dict[str, Any]:
     """The arguments of ``planner.plan``."""
+    from planner.hardware.schema import RentBasis
     from planner.plans.constraints import parse_constraints
     from planner.workload.arguments import with_experts, with_tables, workload_of
 
@@ -88,11 +89,14 @@ def _call(point: Point, parts: dict[str, Any]) -> dict[str, Any]:
     shape = [point.values.get(name) for name in ("isl", "osl", "prefix_hit", "ttft", "tpot")]
     workload = with_experts(workload_of(parts["workload"], *shape), parts.get("experts"))
     count, _, of = str(point.values.get("spare", "")).partition(":")
-    spare = {"spare": int(count), "spare_of": of or "node"} if count else {}
+    spare = {"spare": int(count), "spare_of": _SPARE_OF.get(of, of)} if count else {}
+    basis = point.values.get("price_basis")
+    rented = {"price_basis": basis} if basis in get_args(RentBasis) else {}
     settings = {"settings": point.values["set"]} if "set" in point.values else {}
     return {
         **asked,
         **spare,
+        **rented,
         **settings,
         "model": parts["model"],
         "hardware": parts["hardware"],
@@ -109,3 +113,4 @@ _ELSEWHERE = frozenset(
     + ("runtime", "calibration", "price_basis", "site", "spare", "pin", "ban", "time_limit")
 )
 """Options that reach ``planner.plan`` in another form."""
+_SPARE_OF = {"": "node", "rack": "system", "pod": "system"}

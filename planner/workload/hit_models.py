@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SINGLE_RANKS = 4096
 GROWTH = 1.002
 """Ranks beyond the first are taken together, in groups that grow by so much."""
+LITTLE, REST = 0.1, 1e-4
 MAX_DOCUMENTS = 10**12
 MAX_ROUNDS = 100_000
 MAX_EXPONENT = 16.0
@@ -87,10 +88,16 @@ def che_hit_rate(counts: NDArray[Any], each: NDArray[Any], capacity: float) -> f
 def document_curve(
     *, documents: int, exponent: float, document_tokens: float, question_tokens: float, rate_per_s: float, points: int
 ) -> tuple[tuple[float, float], ...]:
-    """``(tokens kept for every request a second, share of input tokens found)`` for so many sizes, up to all documents."""
+    """``(tokens kept for every request a second, share of input tokens found)`` for so many sizes: from a ten-thousandth of the
+    documents, or fewer where those bring more than ``LITTLE`` of all hits, up to all, or to what brings all but ``REST``."""
     counts, each = zipf_groups(documents, exponent)
     share = document_tokens / (document_tokens + question_tokens)
-    sizes = np.unique(np.round(np.geomspace(max(1.0, documents / 1e4), documents, points)))
+    least, most = max(1.0, documents / 1e4), float(documents)
+    while least > 1.0 and che_hit_rate(counts, each, least) > LITTLE:
+        least = max(1.0, least / 10.0)
+    while most / 10.0 > least and che_hit_rate(counts, each, most / 10.0) > 1.0 - REST:
+        most /= 10.0
+    sizes = np.unique(np.round(np.geomspace(least, most, points)))
     found = [(size * document_tokens / rate_per_s, che_hit_rate(counts, each, size) * share) for size in sizes.tolist()]
     return _rising(found)
 

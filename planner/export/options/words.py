@@ -66,10 +66,10 @@ def _by_name(options: EngineOptions) -> dict[str, Option]:
 def load_options(engine: str) -> EngineOptions:
     """The snapshot of an engine; ``InputError`` if there is none."""
     path = Path(__file__).parent / f"{engine}.json"
-    if not path.is_file():
-        known = sorted(found.stem for found in path.parent.glob("*.json"))
+    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "options" not in data:
+        known = sorted(found.stem for found in path.parent.glob("*.json") if found != path)
         raise InputError(f"no options of engine {engine[:32]!r} are known", mend=nearest(engine[:32], known))
-    data = json.loads(path.read_text(encoding="utf-8"))
     rows = (
         Option(
             tuple(row["names"]), row["kind"], tuple(row.get("choices", ())), row.get("many", False), row.get("deprecated", False)
