@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from planner.audit import Audit, Engine
     from planner.comparison import Comparison
     from planner.hardware import HardwareSelection, Site
-    from planner.plans.inputs import Inputs
+    from planner.plans.inputs import Asked, Inputs
     from planner.plans.mix import Mix
     from planner.plans.schema import Plan
     from planner.plans.verify import Violation
@@ -83,7 +83,7 @@ def resolve(
     allow_announced: bool = False,
     settings: Sequence[str] = (),
     slo_on: Literal["expected", "high"] = "expected",
-    **options: Any,
+    **options: Unpack[Asked],
 ) -> Inputs:
     """Names to resolved inputs. ``options`` are the fields of ``planner.plans.Options``; the rest as in ``plan``."""
     from planner.architecture import load_model
@@ -97,6 +97,7 @@ def resolve(
     from planner.runtimes import calibrated_runtime
     from planner.workload import Workload, load_workload
 
+    asked: dict[str, Any] = {**options}
     pools = parse_hardware(hardware) if isinstance(hardware, str) else _by_phase(hardware)
     for selection in pools.values():
         system = selection.system
@@ -106,21 +107,21 @@ def resolve(
             raise InputError(f"{system.id} is announced, not shipping", where="hardware", mend="add --allow-announced")
     pools = {phase: with_estimates(selection) for phase, selection in apply_settings(pools, settings).items()}
     subject = load_model(model) if isinstance(model, str) else model
-    if options.get("mtp") == "auto":
+    if asked.get("mtp") == "auto":
         depth = len(subject.speculation.acceptance) if subject.speculation else 0
-        options["mtp"] = tuple(range(depth + 1))
+        asked["mtp"] = tuple(range(depth + 1))
     given = [workload] if isinstance(workload, str | Workload) else list(workload)
     loads = tuple(load_workload(one) if isinstance(one, str) else one for one in given)
-    refuse_sets(loads, options.get("robust") == "workloads")
+    refuse_sets(loads, asked.get("robust") == "workloads")
     load = loads[0]
     if slo_on == "high":
-        options |= {"high_ttft_s": load.ttft_s, "high_tpot_s": load.tpot_s}
+        asked |= {"high_ttft_s": load.ttft_s, "high_tpot_s": load.tpot_s}
         if load.ttft_s is None and load.tpot_s is None:
             raise InputError("the workload has no limits", where="--slo-on high", mend="give --ttft or --tpot")
     if isinstance(prices, str) and prices in get_args(RentBasis):
-        options["price_basis"], prices = prices, "owned"
+        asked["price_basis"], prices = prices, "owned"
     basis = load_prices(prices) if isinstance(prices, str) else prices
-    if site is not None and options.get("price_basis", "owned") != "owned":
+    if site is not None and asked.get("price_basis", "owned") != "owned":
         raise InputError("a rented hour has a site's electricity in it", where="--site", mend="leave it out, or use owned prices")
     if site is not None:
         basis = at_site(basis, load_site(site) if isinstance(site, str) else site)
@@ -132,7 +133,7 @@ def resolve(
             workloads=loads if len(loads) > 1 else (),
             runtime=calibrated_runtime(runtime, calibration),
             prices=basis,
-            options=Options(**options),
+            options=Options(**asked),
         )
     except ValidationError as error:
         raise explain_validation(error, "options") from None
@@ -166,7 +167,7 @@ def plan(
     previous: Plan | None = None,
     reporter: Reporter | None = None,
     stop: Stop | None = None,
-    **options: Any,
+    **options: Unpack[Asked],
 ) -> Plan:
     """The best deployment of a model on hardware for a workload, with a proved gap.
 
@@ -209,7 +210,14 @@ def plan(
 
 
 def verify(plan: Plan | str, *, full: bool = False, where: str = "plan") -> tuple[list[Violation], list[str]]:
-    """``(violations, notices)`` of a plan or its JSON text; see ``planner.plans.verify_plan``."""
+    """Recompute every number of a plan, or of its JSON text, from the inputs that it embeds: ``(violations, notices)``.
+
+    A violation names path, equation, expected and found value; numbers agree within 1e-9 of themselves. ``full``: also the bound
+    of every configuration of the space. Notices tell of installed profiles that differ from the embedded ones.
+    ``where``: what to call the plan in messages.
+
+    Raises ``InputError`` where the text is no plan, or one of another ``schema_version``, which it names.
+    """
     from planner.errors import VerificationError
     from planner.plans import Violation, read_plan, verify_plan
 

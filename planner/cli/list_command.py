@@ -110,7 +110,11 @@ def _rent(name: str, rent: Rent) -> dict[str, Any]:
 
 
 def _check_packs() -> None:
-    """Read what other packages offer as files, so that their faults are on record."""
+    """Look at what other packages offer, so that its faults are on record."""
+    from contextlib import suppress
+
+    from planner.errors import InputError
+    from planner.export.exporters import exporter, exporter_names
     from planner.hardware.loader import check_packs
     from planner.prices import PRICES
     from planner.runtimes import RUNTIMES
@@ -119,6 +123,9 @@ def _check_packs() -> None:
     check_packs()
     for catalogue in (PRICES, RUNTIMES, WORKLOADS):
         list(catalogue)
+    for name in exporter_names():
+        with suppress(InputError):
+            exporter(name)
 
 
 HARDWARE_COLUMNS = {

@@ -16,10 +16,10 @@ from planner.cli.common import echo_json, format_option, hint, profiles_option
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option(
     "--executor",
-    type=click.Choice(["process", "thread", "serial", "dask"]),
     default="process",
     show_default=True,
-    help="Processes or threads of this machine, this process alone, or the workers of a Dask cluster (extra dask).",
+    help="process or thread of this machine, serial: this process alone, dask: the workers of a Dask cluster (extra dask), or the "
+    "name of an installed package's.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="With --executor dask: where it listens, as tcp://HOST:8786.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes or threads; one for each core if left out.")
