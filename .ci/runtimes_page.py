@@ -16,7 +16,7 @@ measured.
 
 A file that `extends` another runtime holds what differs: identity, date and version are its own, and a statement written
 anew needs its source anew. The files lie in `planner/runtimes/catalogue/`; the path of a TOML file of your own can stand in
-place of a name.
+place of a name: [add a runtime](add-runtime.md).
 """
 
 CAN_TEXT = """

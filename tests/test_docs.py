@@ -48,8 +48,9 @@ def test_commands_of_a_guide_run_as_printed(page, tmp_path):
     folder, programs, site = tmp_path / "reader", tmp_path / "bin", tmp_path / "site"
     folder.mkdir()
     programs.mkdir()
-    for name, arguments in (("planner", "-m planner "), ("pip", "-m pip "), ("python", "")):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
+    offline = f'install --quiet --no-index --no-deps --no-build-isolation --target "{site}" "$2"'
+    for name, arguments in (("planner", '-m planner "$@"'), ("pip", f"-m pip {offline}"), ("python", '"$@"')):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}\n')
         (programs / name).chmod(0o755)
     write_files(page, folder)
     environment = {
@@ -58,7 +59,6 @@ def test_commands_of_a_guide_run_as_printed(page, tmp_path):
         "PYTHONPATH": os.pathsep.join([str(TOP), str(site)]),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "OMP_NUM_THREADS": "1",
-        **{"PIP_TARGET": str(site), "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"},
     }
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
     assert blocks
