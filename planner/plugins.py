@@ -8,7 +8,9 @@ A package offers something through an entry point of one of these groups (``[pro
 ``planner.runtimes``         a folder of serving runtimes, one file ``ID.toml`` each, or a callable that returns one
 ``planner.workloads``        a folder of workloads, the same way
 ``planner.prices``           a folder of price bases, the same way
-``planner.exporters``        a writer of engine files
+``planner.exporters``        a ``planner.export.Exporter``: a writer of engine files
+``planner.executors``        called with a count of workers and a scheduler's address (or ``None``), makes
+                             ``planner.sweep.executors.Workers``
 
 The built-ins are entry points of planner's own package. ``BUILTIN`` repeats them, so that a source checkout without
 installed metadata works too and so that using a built-in never scans the installed packages. A built-in keeps its
@@ -80,6 +82,12 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
         "vllm": "planner.export.vllm:EXPORTER",
         "vllm-ascend": "planner.export.vllm_ascend:EXPORTER",
     },
+    "planner.executors": {
+        "dask": "planner.sweep.executors:Dask",
+        "process": "planner.sweep.executors:Processes",
+        "serial": "planner.sweep.executors:Serial",
+        "thread": "planner.sweep.executors:Threads",
+    },
 }
 
 GROUPS = (
@@ -89,6 +97,7 @@ GROUPS = (
     "planner.workloads",
     "planner.prices",
     "planner.exporters",
+    "planner.executors",
 )
 
 

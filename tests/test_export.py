@@ -258,6 +258,18 @@ def test_the_command_writes_files_and_says_what_is_lost(run, tmp_path: Path) -> 
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_names_do_not_leave_the_comment_that_they_stand_in(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A line break in a plan's model made the rest of its name a command of the script."""
+    plan = tmp_path / "plan\ntouch y.json"
+    plan.write_text(json.dumps({**json.loads(made("v3-h800").to_json()), "model": "x\ntouch z"}))
+    for target in ("vllm", "sglang", "eplb"):
+        out = tmp_path / target
+        assert run("export", plan, "--to", target, "-o", out)[0] == 0
+        for path in out.glob("*.*"):
+            lines = path.read_bytes().decode("latin-1").splitlines()
+            assert not [line for line in lines if line.startswith("touch")], path.name
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [("schema = 2", "schema"), ('schema = 1\nimage = ""', "image"), ('schema = 1\nnamespace = "A B"', "namespace"),

@@ -7,13 +7,14 @@ from planner.version import __version__
 
 
 def header_lines(deployment: EngineDeployment, command: str) -> tuple[str, ...]:
-    """Lines without a comment sign."""
+    """Lines without a comment sign, each one line whatever the names in it hold."""
     plan = deployment.plan
-    return (
+    lines = (
         f"{plan.model} on {plan.hardware}, workload {plan.workload}",
         f"plan sha256 {deployment.fingerprint}",
         f"{command} (planner {__version__})",
     )
+    return tuple("".join(char if char.isprintable() else " " for char in line) for line in lines)
 
 
 def commented(deployment: EngineDeployment, command: str, sign: str = "#") -> str:
