@@ -241,6 +241,16 @@ def test_conflicts_that_share_no_limit_are_each_named() -> None:
     assert feasible(changed)
 
 
+def test_more_devices_are_not_said_to_be_enough_where_other_limits_conflict_too() -> None:
+    """A machine too small for the weights, and a service level that none reaches: devices alone would not do."""
+    members = {}
+    for tpot_s in (None, 1e-9):
+        members[tpot_s] = conflict_of(problem(tpot_s=tpot_s, memory=6e6, tiers=("hbm",)))["devices"]
+    assert members[None]["amount"] == members[1e-9]["amount"] is not None
+    assert "not enough alone" not in members[None]["least_relief"]
+    assert "not enough alone" in members[1e-9]["least_relief"]
+
+
 def test_a_demand_names_what_can_be_served() -> None:
     inputs = problem(rate=1e5)
     row = conflict_of(inputs)["demand"]

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,16 +259,13 @@ def test_the_command_writes_files_and_says_what_is_lost(run, tmp_path: Path) -> 
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_names_do_not_leave_the_comment_that_they_stand_in(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """A line break in a plan's model made the rest of its name a command of the script."""
-    plan = tmp_path / "plan\ntouch y.json"
-    plan.write_text(json.dumps({**json.loads(made("v3-h800").to_json()), "model": "x\ntouch z"}))
+def test_names_do_not_leave_the_comment_that_they_stand_in() -> None:
+    """A line break in a plan's model, or in its file's name, made the rest of it a command of the script."""
+    named = replace(deployment("v3-h800"), plan=made("v3-h800").model_copy(update={"model": "x\ntouch z"}))
     for target in ("vllm", "sglang", "eplb"):
-        out = tmp_path / target
-        assert run("export", plan, "--to", target, "-o", out)[0] == 0
-        for path in out.glob("*.*"):
-            lines = path.read_bytes().decode("latin-1").splitlines()
-            assert not [line for line in lines if line.startswith("touch")], path.name
+        for file in export_plan(named, target, Values(), "planner export 'plan\ntouch y.json'").files:
+            lines = file.content.decode("latin-1").splitlines()
+            assert not [line for line in lines if line.startswith("touch")], file.name
 
 
 @pytest.mark.parametrize(
@@ -282,6 +280,15 @@ def test_bad_values_are_one_line(tmp_path: Path, text: str, word: str) -> None:
     with pytest.raises(InputError) as error:
         load_values(path)
     assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_plan_that_was_changed_is_not_shipped(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data = made("v3-h800").to_data()
+    data["pools"][0]["configuration"]["tp"] *= 3
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(data))
+    code, out, err = run("export", plan, "--to", "sglang", "-o", tmp_path / "serve")
+    assert code == 4 and not out and err.count("\n") == 1 and not (tmp_path / "serve").exists()
 
 
 def test_unknown_targets_are_refused(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -266,6 +266,16 @@ def test_the_curve_of_documents_rises_to_all_of_them() -> None:
         Sessions(3, 0.0, 0.0, 10.0, 1.0)
 
 
+@pytest.mark.parametrize(("documents", "exponent"), [(10**6, 1.2), (10**6, 2.0), (10**12, 5.0), (10**12, 0.0), (3, 1.0)])
+def test_the_curve_of_documents_lies_where_hits_are_gained(documents: int, exponent: float) -> None:
+    """It began at a ten-thousandth of the documents, where few popular ones had brought nearly all hits already."""
+    sizes = {"document_tokens": 1.0, "question_tokens": 0.0, "rate_per_s": 1.0, "points": 12}
+    curve = document_curve(documents=documents, exponent=exponent, **sizes)  # type: ignore[arg-type]
+    assert curve[0][0] == 1.0 or curve[0][1] <= 0.1
+    assert curve[-1][1] > 0.9998
+    assert len(curve) >= min(documents, 6)
+
+
 # -- statistics ---------------------------------------------------------------------------------------------------------------
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=60), st.integers(1, 59))

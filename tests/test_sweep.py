@@ -254,9 +254,19 @@ def test_ctrl_c_while_a_worker_starts_is_heard() -> None:
         assert child.returncode == 0
 
 
+def test_a_sweep_that_is_refused_leaves_no_journal(tmp_path: Path) -> None:
+    sweep = Sweep(written(tmp_path, MADE_UP))
+    (tmp_path / "file").touch()
+    for asked in (Asked("serial", count=2), Asked("serial", plans=tmp_path / "file"), Asked("dask")):
+        with pytest.raises(InputError):
+            sweep.run(tmp_path / "r.csv", asked)
+        assert not journal_of(tmp_path / "r.csv").exists()
+
+
 def test_rents_and_spare_racks_are_points_as_plans_have_them(tmp_path: Path) -> None:
     text = HEAD.replace('"h100-node"', '"h200-node"') + 'spare = "0:rack"\n[grid]\nprice_basis = ["owned", "rent_od"]\n'
-    text += 'price_date = ["none", 2026-06-01, "2020-01-01"]\n[[exclude]]\nprice_basis = "owned"\nprice_date = [2026-06-01, "2020-01-01"]\n'
+    text += 'price_date = ["none", 2026-06-01, "2020-01-01"]\n'
+    text += '[[exclude]]\nprice_basis = "owned"\nprice_date = [2026-06-01, "2020-01-01"]\n'
     sweep = Sweep(written(tmp_path, text))
     sweep.run(tmp_path / "r.csv", SERIAL)
     rows = rows_of(tmp_path / "r.csv")

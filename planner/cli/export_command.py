@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.common import echo_json, format_option, hint, read_plan_argument
-from planner.errors import InputError
+from planner.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
     from planner.export import Export, ExportFile
+    from planner.plans.schema import Plan
 
 
 @click.command("export")
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @format_option
 def command(plan: str, target: str, output: Path | None, values_file: Path | None, force: bool, form: str) -> None:
-    """Write PLAN (a file, or -) as files that an engine or a cluster takes, and say what they could not carry over.
+    """Write PLAN (a file, or -) as files that an engine or a cluster takes, and say what they could not carry over. A plan whose
+    numbers do not follow from its inputs is refused (exit code 4).
 
     \b
     Examples:
@@ -34,6 +36,7 @@ def command(plan: str, target: str, output: Path | None, values_file: Path | Non
     from planner.export import Values, engine_deployment, export_plan, load_values
 
     loaded, where = read_plan_argument(plan)
+    _check(loaded, where)
     values = Values() if values_file is None else load_values(values_file)
     words = ["planner", "export", Path(plan).name, "--to", target]
     if values_file is not None:
@@ -50,6 +53,16 @@ def command(plan: str, target: str, output: Path | None, values_file: Path | Non
             click.echo(output / file.name)
     _tell(made)
     hint(f"planner verify {plan}" if output is not None else f"planner export {plan} --to {target} -o DIR")
+
+
+def _check(plan: Plan, where: str) -> None:
+    """What does not follow from the plan's own inputs is not shipped."""
+    from planner.plans import verify_plan
+
+    violations, _ = verify_plan(plan, where)
+    if violations:
+        rows: list[dict[str, object]] = [{"path": v.path, "equation": v.equation} for v in violations]
+        raise VerificationError(f"{where}: violated: {violations[0].equation}: {violations[0].path}; plan again", rows)
 
 
 def _write(files: tuple[ExportFile, ...], folder: Path, force: bool) -> None:

@@ -18,8 +18,8 @@ from planner.cli.common import echo_json, format_option, hint, profiles_option
     "--executor",
     default="process",
     show_default=True,
-    help="process or thread of this machine, serial: this process alone, dask: the workers of a Dask cluster (extra dask), or the "
-    "name of an installed package's.",
+    help="process or thread of this machine, serial: this process alone, dask: workers of a Dask cluster (extra dask), or what "
+    "an installed package offers.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="With --executor dask: where it listens, as tcp://HOST:8786.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes or threads; one for each core if left out.")

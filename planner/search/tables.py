@@ -28,7 +28,10 @@ from planner.search.tier_lp import prove_empty, solve_tiers
 
 
 class Stop:
-    """When a search should end early: past a deadline (``time.monotonic`` seconds) or when ``interrupted`` is set."""
+    """When a search should end early: past a deadline (``time.monotonic`` seconds) or when ``interrupted`` is set, by any thread.
+
+    One for each call of ``plan`` or ``compare``. The best plan so far is then the result; ``StoppedError`` if there is none.
+    """
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline

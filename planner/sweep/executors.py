@@ -17,9 +17,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from planner.errors import InputError, StoppedError
+from planner.plugins import guarded, registry
 from planner.sweep.work import Result, Task, run
 
-NAMES = ("process", "thread", "serial", "dask")
+GROUP = "planner.executors"
 WAIT_S = 30.0
 """For a cluster's first worker."""
 MOST_DEATHS = 1000
@@ -163,6 +164,8 @@ class Dask(Workers):
             raise InputError(what, where="--executor dask", mend="pip install 'inference-planner[dask]'") from None
         self._address = address
         try:
+            if not address.rpartition(":")[2].isdigit():  # a client that refuses it leaves a traceback behind
+                raise ValueError("missing port number")
             self._client = distributed.Client(address, timeout=WAIT_S, set_as_default=False)
             self._client.wait_for_workers(1, timeout=WAIT_S)
         except (OSError, ValueError, TimeoutError) as error:
@@ -204,7 +207,12 @@ class Dask(Workers):
 
 
 def workers(name: str, count: int | None = None, scheduler: str | None = None) -> Workers:
-    """Those of that name; ``count`` of threads or processes, by default one for each core that this process may use."""
+    """Those of that name; ``count`` of threads or processes, by default one for each core that this process may use.
+
+    Another package's name in the group ``planner.executors`` is called with ``count`` and ``scheduler`` and makes ``Workers``.
+    """
+    if not registry(GROUP).builtin(name):
+        return _theirs(name, count, scheduler)
     if name != "dask" and scheduler is not None:
         raise InputError("goes with --executor dask", where="--scheduler", mend="leave it out or add --executor dask")
     if name in ("dask", "serial") and count is not None:
@@ -213,3 +221,14 @@ def workers(name: str, count: int | None = None, scheduler: str | None = None) -
         return Dask(scheduler)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Serial() if name == "serial" else (Threads if name == "thread" else Processes)(count or cores)
+
+
+def _theirs(name: str, count: int | None, scheduler: str | None) -> Workers:
+    """What another package offers under that name; ``InputError`` where it fails or is something else."""
+    make = registry(GROUP).get(name)
+    made, reason = guarded(lambda: make(count, scheduler)) if callable(make) else (None, "cannot be called")
+    if isinstance(made, Workers):
+        return made
+    reason = reason or "made no planner.sweep.executors.Workers"
+    registry(GROUP).report(name, reason)
+    raise InputError(f"cannot be used ({reason})", where=f"--executor {name[:64]}", mend="mend or uninstall that package")

@@ -12,7 +12,7 @@ from pathlib import Path
 from planner.documents import check_target, write_whole
 from planner.errors import InputError
 from planner.sweep.drive import Drive
-from planner.sweep.executors import workers
+from planner.sweep.executors import Workers, workers
 from planner.sweep.journal import Journal, journal_of
 from planner.sweep.parts import Parts
 from planner.sweep.points import Points, sweep_id
@@ -84,16 +84,18 @@ class Sweep:
         with Journal(journal_of(output)) as journal:
             try:
                 self._take_up(journal, output, asked, existed)
+                kept = self._kept(journal, asked)
+                if asked.plans is not None:
+                    _make(asked.plans)
+                missing = len(kept) < len(self.ids)
+                staff = workers(asked.executor, asked.count, asked.scheduler) if missing else None
             except InputError:
-                if not journal.sweep:
+                if not journal.status:
                     journal.remove()
                 raise
-            kept = self._kept(journal, asked)
             hooks.started(len(self.ids), len(kept))
-            if asked.plans is not None:
-                _make(asked.plans)
-            if len(kept) < len(self.ids):
-                self._compute(journal, kept, asked, hooks)
+            if staff is not None:
+                self._compute(journal, kept, asked, hooks, staff)
             write_rows(output, journal.rows(self.ids), force=existed or asked.force)
             journal.remove()
             status = Counter(journal.status[point] for point in self.ids)
@@ -129,9 +131,8 @@ class Sweep:
             done = (point for point in done if journal.status[point] != "ok" or _plan_file(folder, point).is_file())
         return frozenset(done)
 
-    def _compute(self, journal: Journal, kept: frozenset[str], asked: Asked, hooks: Progress) -> None:
+    def _compute(self, journal: Journal, kept: frozenset[str], asked: Asked, hooks: Progress, staff: Workers) -> None:
         status = Counter(journal.status[point] for point in kept)
-        staff = workers(asked.executor, asked.count, asked.scheduler)
         drive = Drive(staff, self.points.library, plans=asked.plans is not None)
         missing = (point for point in self.points if point.id not in kept)
         now = True

@@ -161,7 +161,7 @@ def _value(options: EngineOptions, option: Option, field: str, values: list[str]
     if known is not None or option.kind == "json":
         try:
             data = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None, "is not JSON"
         return data, _faulty_fields(known, data)
     if option.many:
@@ -176,7 +176,7 @@ def _value(options: EngineOptions, option: Option, field: str, values: list[str]
 def _plain(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
