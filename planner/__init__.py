@@ -17,9 +17,23 @@ if TYPE_CHECKING:
     from planner.architecture import load_model
     from planner.hardware import load_hardware
     from planner.plans.schema import Plan
+    from planner.reporter import Reporter
+    from planner.search import Stop
     from planner.workload import Workload
 
-__all__ = ["Plan", "Workload", "__version__", "compare", "load_hardware", "load_model", "plan", "resolve", "verify"]
+__all__ = [
+    "Plan",
+    "Reporter",
+    "Stop",
+    "Workload",
+    "__version__",
+    "compare",
+    "load_hardware",
+    "load_model",
+    "plan",
+    "resolve",
+    "verify",
+]
 
 _HOMES = {
     "compare": "planner.api",
@@ -29,6 +43,8 @@ _HOMES = {
     "load_model": "planner.architecture",
     "load_hardware": "planner.hardware",
     "Plan": "planner.plans.schema",
+    "Reporter": "planner.reporter",
+    "Stop": "planner.search",
     "Workload": "planner.workload",
 }
 

@@ -204,7 +204,7 @@ class Registry:
         if self._offers is None:
             from importlib.metadata import entry_points
 
-            self._offers = {}
+            offers: dict[str, EntryPoint] = {}
             try:
                 found = sorted(entry_points(group=self.group), key=lambda e: (e.name, _package(e), e.value))
             except Exception as error:  # another package's metadata may be unreadable
@@ -214,10 +214,11 @@ class Registry:
                 if offer.name in self._builtin:
                     if offer.value != self._builtin[offer.name]:
                         self._fault(offer, "the name belongs to a built-in")
-                elif offer.name in self._offers:
-                    self._fault(offer, f"the name is taken by {_package(self._offers[offer.name])}")
+                elif offer.name in offers:
+                    self._fault(offer, f"the name is taken by {_package(offers[offer.name])}")
                 else:
-                    self._offers[offer.name] = offer
+                    offers[offer.name] = offer
+            self._offers = offers  # whole, since other threads may look
         return self._offers
 
     def _fault(self, offer: EntryPoint, reason: str) -> Fault:
@@ -229,9 +230,17 @@ class Registry:
 def guarded(call: Callable[[], Loaded]) -> tuple[Loaded | None, str]:
     """What code of another package returns, or ``None`` and why it failed, whatever it raises; only the user's Ctrl-C passes.
 
-    What it prints goes to standard error, and standard output is as before afterwards. Nothing here can stop code that sleeps,
-    ends the process (``os._exit``) or works on in a thread: who installs a package trusts it.
+    What it prints goes to standard error, and standard output is as before afterwards, so one thread at a time. Nothing here can
+    stop code that sleeps, ends the process (``os._exit``) or works on in a thread: who installs a package trusts it.
     """
+    with _ONE_AT_A_TIME:
+        return _guarded(call)
+
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def _guarded(call: Callable[[], Loaded]) -> tuple[Loaded | None, str]:
     before = sys.stdout, sys.stderr
     pressed: list[int] = []
     previous = _note_interrupts(pressed)

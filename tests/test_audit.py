@@ -99,6 +99,35 @@ def test_every_way_to_start_an_engine(text: str, options: dict[str, Any]) -> Non
     assert read.model == "a/b" and dict(read.pools[0].launch.options) == options and not read.findings
 
 
+def test_nothing_that_repeats_or_nests_is_too_deep() -> None:
+    """Redirections, JSON in JSON: each took a frame of the stack."""
+    text = "vllm serve a/b " + "2>log " * 20_000 + "--max-num-seqs 4 --kv-transfer-config " + "[" * 20_000
+    read = read_deployment([("x", text + " --speculative-config.model " + "[" * 20_000)])
+    assert read.pools[0].launch.options["max-num-seqs"] == 4
+    assert [(one.flag, one.what) for one in read.findings] == [("--kv-transfer-config", "is not JSON")]
+
+
+def test_whole_numbers_as_the_engine_reads_them() -> None:
+    text = "vllm serve a/b --max-num-batched-tokens 25.6k --max-model-len 32K --kv-cache-memory-bytes 2G"
+    read = read_deployment([("x", text)])
+    assert dict(read.pools[0].launch.options) == {
+        "max-num-batched-tokens": 25_600, "max-model-len": 32_768, "kv-cache-memory-bytes": 2 << 30
+    } and not read.findings  # fmt: skip
+    assert read_deployment([("x", "vllm serve a/b --max-model-len auto")]).pools[0].launch.options == {"max-model-len": -1}
+    for wrong in ("--max-num-seqs 1k", "--max-model-len 1.5K", "--max-model-len k", "--max-num-batched-tokens auto"):
+        (finding,) = read_deployment([("x", f"vllm serve a/b {wrong}")]).findings
+        assert finding.kind == "wrong" and "whole number" in finding.what
+
+
+def test_options_given_twice_are_said() -> None:
+    text = "vllm serve a/b -tp 4 --tensor_parallel_size=2 --eplb-config.num_redundant_experts 1 --eplb-config.step_interval 2"
+    read = read_deployment([("x", f"{text} --seed -1 --seed -1 --no-enable-eplb --enable-eplb")])
+    assert read.pools[0].launch.options["tensor-parallel-size"] == 2
+    assert [(one.kind, one.flag) for one in read.findings] == [
+        ("assumed", "--tensor-parallel-size"), ("assumed", "--seed"), ("assumed", "--enable-eplb")
+    ]  # fmt: skip
+
+
 def test_wrong_words_are_findings() -> None:
     text = "vllm serve a/b --tensor-paralel-size 8 --kv-cache-dtype fp7 --max-num-seqs many --config other.yaml"
     found = read_deployment([("x", text)]).findings
@@ -140,6 +169,7 @@ def test_lines_become_pools() -> None:
         ("vllm serve m \x1b[2J", "unprintable"),
         ("vllm serve m " + "x " * 20_001, "words"),
         ("vllm serve m # " + "x" * 262_144, "characters"),
+        ("A=" + "x" * 64 + "\n" + "".join(f"A{'A' * n}=" + f"$A{'A' * (n - 1)}" * 32 + "\n" for n in range(1, 12)), "variables"),
     ],
 )
 def test_what_makes_no_deployment_is_one_line(text: str, word: str) -> None:
@@ -207,6 +237,15 @@ def test_ranks_of_sglang(flags: str, expected: tuple[int, ...]) -> None:
 def test_ranks_that_the_engine_refuses() -> None:
     with pytest.raises(InputError, match="multiple"):
         setup("sglang serve --model m --tp 8 --attn-dp-size 3")
+
+
+def test_sizes_past_all_machines() -> None:
+    with pytest.raises(InputError, match="devices"):
+        setup("vllm serve m -tp 1000000 -pp 1000000 -dp 1000000")
+    for size in ("inf", "nan", "-5"):
+        found = setup(f"vllm serve m --cpu-offload-gb {size}")
+        assert not found.weights_below and [one.flag for one in found.findings] == ["--cpu-offload-gb"]
+    assert setup("vllm serve m --cpu-offload-gb 0").findings == ()
 
 
 def test_what_is_left_out_is_the_engines_default() -> None:
@@ -291,9 +330,10 @@ def test_exports_of_real_plans_are_read_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["v4-pro-gb200", "v3-cm384"])
 def test_an_exported_plan_is_predicted_as_it_was(name: str) -> None:
-    """Nothing of these plans is lost, so their own configuration and objective come back, and nothing is better."""
+    """Nothing of these plans is lost but the format of stored weights, which follows from the devices, so their own
+    configuration and objective come back, and nothing is better."""
     plan, here = made(name), deployment(name)
-    assert not export_plan(here, "sglang", Values(), "x").not_carried
+    assert all("weights of" in row.what for row in export_plan(here, "sglang", Values(), "x").not_carried)
     counts = {pool.phase: pool.replicas for pool in here.pools}
     found = audit(exported_text(name, "sglang"), CASES[name][1], runtime="generic", instances=counts)
     assert found.predicted is not None and found.gap is not None and found.gap <= plan.certificate.gap_allowed
@@ -358,6 +398,12 @@ def test_steps_lead_to_the_best_and_their_lines_read_back(engine: str, flags: st
             model=DENSE, runtime=small.runtime(), workload=small.workload(),
         )  # fmt: skip
         assert again.predicted is not None and again.predicted.objective <= change.objective * (1 + 1e-9)
+
+
+def test_drafts_of_a_model_that_has_none_are_a_finding() -> None:
+    flags = "-tp 2 --max-num-seqs 1 --max-num-batched-tokens 64 --speculative-config.method mtp"
+    found = [row for row in judged(flags).findings if row.flag == "--speculative-config"]
+    assert [(row.kind, "no draft module" in row.what) for row in found] == [("wrong", True)]
 
 
 def test_pins_name_the_flags() -> None:

@@ -1,4 +1,4 @@
-"""Packs: profiles, workloads, runtimes and prices that other packages bring, sound and broken."""
+"""Packs: profiles, workloads, runtimes, prices, exporters and executors that other packages bring, sound and broken."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setattr("planner.catalogue.registry", fresh.get)
     monkeypatch.setattr("planner.hardware.folders.registry", fresh.get)
+    monkeypatch.setattr("planner.export.exporters.registry", fresh.get)
+    monkeypatch.setattr("planner.sweep.executors.registry", fresh.get)
 
     def run(name: str, code: str, files: dict[str, str] | None = None, **groups: str) -> Registry:
         write_package(site, name, code, **groups)
@@ -236,6 +238,76 @@ def test_a_broken_pack_of_workloads_stops_nothing_else(install: Install) -> None
     assert "RuntimeError: no" in reasons(packs)["broken"]
 
 
+# --- exporters and executors ----------------------------------------------------------------------------------------
+
+EXPORTER = """
+from planner.export import Export, ExportFile
+class Mine:
+    engine = "mine"
+    def applies(self, deployment): {applies}
+    def export(self, deployment, values, command): {export}
+OFFER = Mine()
+"""
+GOOD = 'return Export("mine", (ExportFile("mine.conf", command.encode()),))'
+WRONG = {
+    "fails-to-load": ("raise RuntimeError('no licence')", "no licence"),
+    "is-none": ("OFFER = 7", "is no exporter"),
+    "fails-to-look": (EXPORTER.format(applies="1 / 0", export=GOOD), "ZeroDivisionError"),
+    "fails-to-write": (EXPORTER.format(applies="return None", export="raise SystemExit(0)"), "SystemExit"),
+    "writes-nothing": (EXPORTER.format(applies="return None", export="return 3"), "returned no Export"),
+    "breaks-out": (
+        EXPORTER.format(applies="return None", export=GOOD.replace("mine.conf", "../mine.conf")),
+        "outside the output",
+    ),
+}
+
+
+def test_broken_exporters_are_told_and_stop_nothing_else(install: Install) -> None:
+    from exported import skewed
+
+    from planner.cli.list_command import _check_packs
+    from planner.export import Values, export_plan
+
+    packs = install("mine", EXPORTER.format(applies="return None", export=GOOD), exporters="OFFER")
+    for name, (code, _) in WRONG.items():
+        install(name, code, exporters="OFFER")
+    (file,) = export_plan(skewed(), "mine", Values(), "a command").files
+    assert (file.name, file.content) == ("mine.conf", b"a command")
+    for name, (_, words) in WRONG.items():
+        with pytest.raises(InputError, match=words):
+            export_plan(skewed(), name, Values(), "a command")
+    assert export_plan(skewed(), "vllm", Values(), "a command").files
+    with pytest.raises(InputError, match="did you mean.*vllm"):
+        export_plan(skewed(), "vlm", Values(), "a command")
+    _check_packs()
+    assert set(reasons(packs)) == {"fails-to-load", "is-none"}
+
+
+def test_executors_of_other_packages(install: Install) -> None:
+    from planner.sweep.executors import Serial, workers
+
+    packs = install(
+        "mine", "from planner.sweep.executors import Serial\ndef make(count, scheduler): return Serial()", executors="make"
+    )
+    install("torn", "def make(count, scheduler): raise OSError('no queue')", executors="make")
+    install("other", "make = lambda count, scheduler: 7", executors="make")
+    install("plain", "make = 7", executors="make")
+    install("example", (EXAMPLE / "planner_example_pack" / "executor.py").read_text(), executors="OneThread")
+    example = workers("example", 4, None)
+    assert example.count == 1 and example.submit(None).exception() is not None  # type: ignore[arg-type]
+    example.close(now=True)
+    assert isinstance(workers("mine"), Serial) and isinstance(workers("serial"), Serial)
+    for name, words in {
+        "torn": "no queue",
+        "other": "made no",
+        "plain": "cannot be called",
+        "proces": "did you mean process",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            workers(name)
+    assert set(reasons(packs)) == {"torn", "other", "plain"}
+
+
 # --- the example ----------------------------------------------------------------------------------------------------
 
 
@@ -285,10 +357,17 @@ def test_the_example_pack_built_and_installed_is_planned_on(fresh: Path) -> None
     assert listed["example-x1-node"]["vendor"] == listed["example-x1"]["vendor"] == "Example"
     assert "example-mail" in run(fresh, "list", "workloads")
     assert run(fresh, "lint", "example-node", "example-x1") == "ok: 2 profiles checked\n"
-    plan = json.loads(run(fresh, "plan", "llama-3.1-8b", "example-node", "--workload", "example-mail", "--format", "json"))
+    more = ("--runtime", "example-engine", "--price-basis", "example-site", "--format", "json", "-o", "plan.json")
+    plan = json.loads(run(fresh, "plan", "llama-3.1-8b", "example-node", "--workload", "example-mail", *more))
     assert plan["certificate"]["proved"] and "example-x1-node" in json.dumps(plan["hardware"])
+    assert plan["inputs"]["runtime"]["id"] == "example-engine" and plan["cost"]["basis"] == "example-site"
+    run(fresh, "export", "plan.json", "--to", "example", "-o", "engine")
+    pool = plan["pools"][0]
+    line = f"{pool['phase']} = {pool['replicas']} x {pool['devices'] // pool['replicas']}\n"
+    assert line in (fresh.parent / "engine" / "example.conf").read_text()
     offers = [row for row in json.loads(run(fresh, "list", "plugins", "--format", "json")) if row["id"] == "example"]
-    assert offers == [{"id": "example", "group": f"planner.{group}", "status": "ready"} for group in ("hardware", "workloads")]
+    groups = ("executors", "exporters", "hardware", "prices", "runtimes", "workloads")
+    assert offers == [{"id": "example", "group": f"planner.{group}", "status": "ready"} for group in groups]
 
 
 def test_broken_packs_beside_it_stop_nothing(fresh: Path) -> None:

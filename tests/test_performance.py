@@ -239,7 +239,7 @@ def test_the_16_bit_float_of_a_device_stands_in_for_the_other() -> None:
     assert rates.peak["bf16"] == rates.peak["fp16"]
     system = load_hardware("t4-node").system
     narrow = system.device.model_copy(update={"compute": {"int8": system.device.compute["int8"]}})
-    with pytest.raises(InputError, match="no peak for bf16 or fp16"):
+    with pytest.raises(InputError, match="no peak for bf16, fp16 or fp32"):
         resolve_rates(system.model_copy(update={"device": narrow}), runtime)
 
 

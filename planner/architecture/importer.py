@@ -22,6 +22,7 @@ def load_model(name: str | os.PathLike[str]) -> Model:
     """A model by catalogue id or alias, path of a config.json or of its folder, or hub id ``org/name``.
 
     A name of the catalogue wins over a file or folder of that name; write ``./name`` for the latter.
+    Raises ``InputError`` where there is none, with the nearest names, or where its family or format is not known.
     """
     if isinstance(name, str):
         entry = find_model(name)

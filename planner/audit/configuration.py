@@ -26,6 +26,9 @@ from planner.export.common import GIB
 from planner.hardware import System
 from planner.runtimes import Runtime
 
+MOST_DEVICES = 10_000_000
+MOST_OFFLOAD_GB = 1e6
+
 
 @dataclass(frozen=True)
 class PoolSetup:
@@ -152,7 +155,12 @@ def _pool(pool: GivenPool, read: _Read, system: System, runtime: Runtime, routed
     fraction = _fraction(read, runtime, assumed, vllm)
     if pool.phase == "prefill":
         batch = None
-    return PoolSetup(pool.phase, pool, tp, pp, dp, ep, cp, batch, chunk, fraction, replicas, assumed)
+    made = PoolSetup(pool.phase, pool, tp, pp, dp, ep, cp, batch, chunk, fraction, replicas, assumed)
+    if made.devices * replicas > MOST_DEVICES:
+        raise InputError(
+            f"asks for {made.devices * replicas} devices", where=read.launch.where, mend=f"give at most {MOST_DEVICES}"
+        )
+    return made
 
 
 def _sglang_ranks(read: _Read, routed: bool) -> tuple[int, int, int, int, int]:
@@ -284,7 +292,10 @@ def _weights_below(read: _Read) -> float | None | bool:
         what = f"{layers} of every {group} layers are streamed; predicted as the best part of the weights in host memory"
         read.tell("differs", "offload-group-size", what)
         return None
-    return float(size) * GIB if isinstance(size, int | float) and size > 0 else False
+    if not isinstance(size, int | float) or not 0 <= size <= MOST_OFFLOAD_GB:
+        read.tell("wrong", "cpu-offload-gb", f"{str(size)[:32]} is no size of host memory: none is taken")
+        return False
+    return float(size) * GIB if size else False
 
 
 def _tables_below(read: _Read) -> bool:

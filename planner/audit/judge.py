@@ -8,13 +8,13 @@ Caches of running sequences and the embedding of tokens lie in device memory in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.audit.configuration import Setup, setup_of
 from planner.audit.flags import changes
 from planner.audit.pins import memory_settings
-from planner.audit.read import Given
+from planner.audit.read import Finding, Given
 from planner.audit.schema import Audit, Change, FindingRow, PinRow, Reached
 from planner.audit.solves import Judge, Resolve, judge_of
 from planner.errors import InfeasibleError, StoppedError
@@ -72,6 +72,11 @@ def audit(
     routed = any(group.access == "routed" for block in base.model.blocks for group in block.weights)
     systems = {phase: selection.system for phase, selection in base.hardware.items()}
     setup = setup_of(given, systems, engine_runtime, routed=routed, longest=base.workload.reserved_tokens)
+    if setup.mtp and base.model.speculation is None:
+        source = setup.pools[-1].given.launch
+        flag = "--speculative-config" if setup.engine == "vllm" else "--speculative-algorithm"
+        what = f"{base.model.id} has no draft module: predicted without drafts"
+        setup = replace(setup, mtp=0, findings=(*setup.findings, Finding("wrong", source.where, flag, what)))
     judge = judge_of(setup, base, make, options, instances, reporter, stop or Stop())
     first = judge.plan(frozenset())
     if isinstance(first, Plan):

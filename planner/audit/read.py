@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -252,6 +253,9 @@ def _launch(engine: Engine, words: list[str], where: str, env: Mapping[str, str]
     known, said = _resolved(options, words, where)
     model = known.pop(0) if engine == "vllm" and known and not known[0].startswith("-") else None
     found, rest, faults = parse_words(options, known)
+    said += [
+        Finding("assumed", where, f"--{name}", "is given more than once: the last holds") for name in _repeated(options, known)
+    ]
     for fault in faults:
         kind: Literal["deprecated", "wrong"] = "deprecated" if fault.reason == "is deprecated" else "wrong"
         said.append(Finding(kind, where, fault.word[:80], fault.reason))
@@ -267,6 +271,14 @@ def _launch(engine: Engine, words: list[str], where: str, env: Mapping[str, str]
         path = found.pop("config")
         said.append(Finding("unresolved", where, "--config", f"{str(path)[:80]} is not followed; audit that file itself"))
     return Launch(engine, where, None if model is None else str(model), found, env, tuple(said))
+
+
+def _repeated(options: EngineOptions, words: list[str]) -> list[str]:
+    """Options given more than once, whose values do not add up."""
+    flags = [word.lstrip("-").partition("=")[0] for word in words if word.startswith("-") and not word[1:2].isdigit()]
+    found = [option for flag in flags if "." not in flag and (option := options.find(flag)) is not None]
+    counts = Counter(option.name for option in found if option.kind != "json" and option.name not in options.fields)
+    return [name for name, count in counts.items() if count > 1]
 
 
 def _resolved(options: EngineOptions, words: list[str], where: str) -> tuple[list[str], list[Finding]]:

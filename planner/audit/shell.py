@@ -29,7 +29,8 @@ class Command:
 
 @dataclass
 class _Reader:
-    """A cursor over the text. ``known``: variables that the text itself sets; ``exported``: those that programs see."""
+    """A cursor over the text. ``known``: variables that the text itself sets; ``exported``: those that programs see;
+    ``filled``: characters that variables have put into words."""
 
     text: str
     where: str
@@ -37,6 +38,7 @@ class _Reader:
     line: int = 1
     known: dict[str, str] = field(default_factory=dict)
     exported: dict[str, str] = field(default_factory=dict)
+    filled: int = 0
 
     def take(self) -> str:
         char = self.text[self.at]
@@ -51,6 +53,14 @@ class _Reader:
 
     def peek(self) -> str:
         return self.text[self.at] if self.more() else ""
+
+    def value(self, name: str) -> str | None:
+        """What a variable of the text holds; ``InputError`` where variables of variables grow past all bounds."""
+        held = self.known.get(name)
+        self.filled += len(held or "")
+        if self.filled > MOST_CHARACTERS:
+            raise self.fault(f"variables fill in more than {MOST_CHARACTERS} characters")
+        return held
 
     def fault(self, what: str) -> InputError:
         return InputError(what, where=f"{self.where} line {self.line}", mend="give the command as a shell reads it")
@@ -92,18 +102,21 @@ def _word(reader: _Reader) -> str | None:
                 reader.take()
         elif char in "<>":
             _redirection(reader)
+        elif char in _ENDS:
+            return None
         else:
-            break
-    if not reader.more() or reader.peek() in _ENDS:
-        return None
+            word = _parts(reader)
+            if not (word.isdigit() and reader.peek() in ("<", ">")):
+                return word
+    return None
+
+
+def _parts(reader: _Reader) -> str:
+    """A word from its first character on."""
     parts: list[str] = []
     while reader.more():
         char = reader.peek()
-        if char in " \t" or char in _ENDS:
-            break
-        if char in "<>":
-            if "".join(parts).isdigit():
-                return _word(reader)
+        if char in " \t<>" or char in _ENDS:
             break
         reader.take()
         if char == "'":
@@ -168,12 +181,13 @@ def _expansion(reader: _Reader, sign: str) -> str:
     if following == "{":
         reader.take()
         name, dash, default = _until(reader, "}").partition(":-")
-        return reader.known.get(name) or (default if dash and "$" not in default else f"{UNKNOWN}{name[:32]}{UNKNOWN}")
+        return reader.value(name) or (default if dash and "$" not in default else f"{UNKNOWN}{name[:32]}{UNKNOWN}")
     match = _NAME.match(reader.text, reader.at)
     if match is None:
         return f"{UNKNOWN}{reader.take()}{UNKNOWN}" if following and following in "@*#?0123456789" else "$"
     reader.at = match.end()
-    return reader.known.get(match[0], f"{UNKNOWN}{match[0][:32]}{UNKNOWN}")
+    held = reader.value(match[0])
+    return f"{UNKNOWN}{match[0][:32]}{UNKNOWN}" if held is None else held
 
 
 def _command(words: list[str], reader: _Reader, line: int) -> list[Command]:

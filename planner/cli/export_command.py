@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,15 +67,17 @@ def _check(plan: Plan, where: str) -> None:
 
 
 def _write(files: tuple[ExportFile, ...], folder: Path, force: bool) -> None:
-    from planner.documents import write_whole
+    from planner.documents import check_target, write_whole
 
-    taken = [file.name for file in files if (folder / file.name).exists()]
+    taken = [file.name for file in files if os.path.lexists(folder / file.name)]
     if taken and not force:
         raise InputError(f"has {', '.join(taken[:4])} already", where=str(folder), mend="name another folder, or add --force")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", where=str(folder), mend="name another folder") from None
+    for file in files:
+        check_target(folder / file.name, force=True)
     for file in files:
         write_whole(folder / file.name, file.content, force=True)
 

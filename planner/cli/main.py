@@ -36,6 +36,7 @@ COMMANDS = {
     "sweep": "a grid of models, hardware, workloads and prices, planned point by point",
     "simulate": "requests replayed through a plan: percentiles, goodput, hit rates, use, cost",
     "workload": "a workload from a trace of requests, or from a model of how prefixes come back",
+    "probe": "this machine measured into a profile; a small model run beside its prediction",
     "export": "a plan as files that engines and clusters take",
     "serve": "plans over HTTP, with a page to choose and look at them",
     "audit": "launch lines of vLLM or SGLang: what they reach, and which flags to change",

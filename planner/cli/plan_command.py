@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     help="Choose among the pools of this file, in place of HARDWARE (planner init inventory).",
 )
 @click.option("--budget-usd", type=Range(0, 1e15, min_open=True), help="With --inventory: capital to buy with.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Plan for the requests of this file: its mean rate, and as much more as --ttft 2s@p95 needs when they are replayed.",
+)
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as JSON to this file.")
 @html_option
@@ -56,6 +61,7 @@ def command(
     max_move_bytes: float | None,
     inventory: Path | None,
     budget_usd: float | None,
+    trace: Path | None,
     **given: Any,
 ) -> int:
     """Find the best deployment of MODEL on HARDWARE.
@@ -68,6 +74,7 @@ def command(
       planner plan deepseek-v3 h800-node:2
       planner plan deepseek-v3 h800-node --tpot 1000
       planner plan llama-3.1-70b h100-node --objective latency -o plan.json --html report.html
+      planner plan deepseek-v3 h800-node:4 --trace t.jsonl --ttft 5s@p95
     """
     import time
 
@@ -75,6 +82,7 @@ def command(
     from planner.cli.from_plan import kept, old_workload, stated, verified
     from planner.cli.front_view import print_front
     from planner.cli.mix_view import check_folder, show_mix
+    from planner.cli.plan_traffic import plan_for, print_headroom, traffic_of
     from planner.cli.transition_view import print_transition
     from planner.documents import check_target, write_whole
     from planner.plans.read import inputs_of
@@ -94,6 +102,10 @@ def command(
     before = None if from_plan is None else verified(from_plan)
     old = None if before is None or from_plan is None else inputs_of(before, from_plan)
     asked: tuple[str | Workload, ...] = given["workloads"] if old is None or "workloads" in said else (old_workload(old),)
+    traffic = traffic_of(trace, given, said, {"--from": from_plan, "--inventory": inventory})
+    if traffic is not None:
+        asked = (traffic.workload,)
+    headroom = None
     if output is not None and inventory is not None:
         check_folder(output, force=force)
     elif output is not None:
@@ -117,6 +129,9 @@ def command(
                     fleet = plan_mix(
                         **call, inventory=inventory, budget_usd=budget_usd, folders=folders, reporter=work, stop=stop
                     )
+                elif traffic is not None:
+                    headroom = plan_for(traffic, {**call, "stop": stop}, plan, work)
+                    found = headroom.plan
                 else:
                     found = plan(**call, previous=before, reporter=work, stop=stop)
         except InfeasibleError as error:
@@ -143,6 +158,8 @@ def command(
                 print_transition(found.transition, found.certificate.unit)
             if certificate:
                 print_certificate(found)
+        if headroom is not None:
+            print_headroom(headroom, quiet=quiet, table=form == "table")
     tell_counts(found)
     if not quiet:
         import shlex
@@ -150,4 +167,6 @@ def command(
         again = shlex.join(["planner", *(sys.argv[1:] or ["plan", str(model), str(hardware)])])
         hint(f"planner explain {output}" if output else f"{again} -o plan.json && planner explain plan.json")
     stopped = (found.certificate.stopped, found.pareto.stopped if found.pareto else None)
-    return 130 if "interrupted" in stopped else 0
+    if "interrupted" in stopped:
+        return 130
+    return 4 if headroom is not None and not headroom.enough else 0

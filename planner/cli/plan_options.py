@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import TIME, TOKENS, Day, Quantity, Range, profiles_option, whole_numbers
+from planner.cli.common import TOKENS, Day, Quantity, Range, profiles_option, whole_numbers
+from planner.cli.limits import TRAFFIC_TIME
 from planner.cli.plan_arguments import spare_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--isl", type=TOKENS, help="Input tokens, in place of the workload's (128k works)."),
     click.option("--osl", type=TOKENS, help="Output tokens, in place of the workload's."),
     click.option("--prefix-hit", type=Range(0, 1, max_open=True), help="Share of input tokens found in cache."),
-    click.option("--ttft", type=TIME, help="Limit on the expected mean time to first token (2s; bare numbers are ms)."),
-    click.option("--tpot", type=TIME, help="Limit on the expected mean time per output token (50ms; bare numbers are ms)."),
+    click.option("--ttft", type=TRAFFIC_TIME, help="Limit on the expected mean time to first token (2s; bare numbers are ms)."),
+    click.option(
+        "--tpot", type=TRAFFIC_TIME, help="Limit on the expected mean time per output token (50ms; bare numbers are ms)."
+    ),
     click.option("--concurrency", type=click.IntRange(1), help="At most this many requests in flight."),
     click.option(
         "--rate", type=Quantity("per_s", "/s", "RATE", 0.0, 1e12), help="Requests to serve in the hours of service (50/s)."

@@ -14,6 +14,7 @@ SUBJECTS = (
     *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
     *("conflict", "inventory", "mix", "fleet", "validate", "calibrate", "sweep", "sweep-result", "diff", "compare", "simulate"),
     "audit",
+    "probe",
     *_COST,
     *_WORKLOADS,
 )
@@ -218,6 +219,10 @@ def schema_of(subject: str) -> dict[str, Any]:
         from planner.audit import Audit
 
         schema = Audit.model_json_schema()
+    elif subject == "probe":
+        from planner.probe.results import ProbeResult
+
+        schema = ProbeResult.model_json_schema()
     elif subject == "diff":
         from planner.plans.diff import Difference
 

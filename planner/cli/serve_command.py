@@ -27,7 +27,7 @@ from planner.service.settings import LOOPBACK, MIB, Settings
 )
 @click.option(
     "--worker-memory",
-    type=Quantity("bytes", "B", "SIZE", 128 * MIB, 1e13),
+    type=Quantity("bytes", "B", "SIZE", 256 * MIB, 1e13),
     default="400MiB",
     show_default=True,
     help="Private memory that a worker may take.",
@@ -44,7 +44,6 @@ def command(
     Examples:
       planner serve
       planner serve --port 9000 --workers 2
-      curl -H 'Content-Type: application/json' -d '{"model": "llama-3.1-8b", "hardware": "h100-node"}' http://127.0.0.1:8321/plan
     """
     from planner.service import serve
     from planner.service.settings import cores

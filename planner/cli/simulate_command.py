@@ -27,17 +27,13 @@ class Limit(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Bound:
         """Parse or fail with one line."""
+        from planner.cli.limits import AtPercentile, at_percentile
         from planner.replay.measure import Bound
 
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]
-        time, at, name = value.partition("@")
-        percentile = None
-        if at and name != "mean":
-            if not re.fullmatch(r"p\d{1,2}(\.\d{1,3})?", name, re.ASCII) or float(name[1:]) <= 0.0:
-                self.fail(f"{value[:64]!r} has no percentile that is known; write 2s@p95, or 2s for the mean", param, ctx)
-            percentile = float(name[1:])
-        return Bound(TIME.convert(time, param, ctx), percentile)
+        found = at_percentile(self, value, param, ctx) if "@" in value else TIME.convert(value, param, ctx)
+        return Bound(float(found), found.percentile if isinstance(found, AtPercentile) else None)
 
 
 class Blocks(click.ParamType[float]):
@@ -102,7 +98,7 @@ def command(
     Examples:
       planner simulate plan.json
       planner simulate plan.json --rate 5/s --ttft 2s@p95 --tpot 50ms@p99
-      planner simulate plan.json --trace conversation_trace.jsonl.gz --scale-rate 1.5
+      planner simulate plan.json --trace trace.jsonl.gz --scale-rate 1.5
     """
     from planner.cli.simulate_view import print_replay
     from planner.replay.session import Load, deployed, simulate

@@ -24,8 +24,8 @@ def print_replay(found: Replayed) -> None:
         )
     elif traffic.scale_rate != 1.0:
         load += f" at {traffic.scale_rate:g} times its rate"
-    click.echo(f"{found.model} on {found.hardware}: {load}\n")
-    table = new_table("", "ms", "mean", "p50", "p90", "p95", "p99", "most")
+    click.echo(f"{found.model} on {found.hardware}: {load}")
+    table = new_table("times", "ms", "mean", "p50", "p90", "p95", "p99", "most")
     rows = (
         ("time to first token", found.ttft_ms),
         ("of it before admission", found.wait_ms),

@@ -21,6 +21,23 @@ class Notes:
     said: list[str] = field(default_factory=list)
 
 
+def notes_of(deployment: EngineDeployment) -> Notes:
+    """Notes that open with what no engine is told by an option."""
+    lengths = deployment.inputs.workload.input_tokens, deployment.inputs.workload.output_tokens
+    varied = any(part.coefficient_of_variation > 0.0 for part in lengths)
+    lost = []
+    for pool in deployment.pools:
+        for old, new in pool.converted:
+            why = "an engine loads weights in the dtype they are stored in"
+            what = f"{pool.phase} pool: weights of {old} in {new}"
+            lost.append(NotCarried(what, why, "store them so and name them as model_path"))
+        if varied:
+            what = f"{pool.phase} pool: requests of more than {pool.longest_tokens} tokens"
+            why = "the plan reserves cache for requests of mean length, and the engine is told that length"
+            lost.append(NotCarried(what, why, "they are refused until its limit is raised"))
+    return Notes(lost=lost)
+
+
 @dataclass(frozen=True)
 class StreamGroups:
     """The last ``streamed`` layers of every ``size`` are kept in host memory and copied ahead; ``layers``: how many in all."""

@@ -16,7 +16,7 @@ from planner.hardware import System
 from planner.plans.context import PoolContext, build_context
 from planner.plans.decision import PoolDecision
 from planner.plans.evaluate import reserved_bytes
-from planner.plans.inputs import Inputs
+from planner.plans.inputs import Inputs, with_weight_dtype
 from planner.plans.read import decision_of, inputs_of
 from planner.plans.schema import Experts, Plan, PrefixCacheRow
 from planner.plans.states import PoolState, pool_state
@@ -83,6 +83,8 @@ class EnginePool:
     held: tuple[Held, ...]
     experts: Experts | None
     prefix: PrefixCacheRow | None
+    converted: tuple[tuple[str, str], ...] = ()
+    """Formats of weights that the plan has stored otherwise than the model comes: ``(from, to)``."""
 
     @property
     def nodes(self) -> int:
@@ -173,7 +175,20 @@ def _pool(plan: Plan, pool: PoolContext, decision: PoolDecision) -> EnginePool:
         held=_held(state),
         experts=next((row for row in plan.experts or () if row.pool == decision.phase), None),
         prefix=next((row for row in plan.prefix_cache or () if row.pool == decision.phase), None),
+        converted=_converted(pool),
     )
+
+
+def _converted(pool: PoolContext) -> tuple[tuple[str, str], ...]:
+    """By what was asked for and by what the devices compute in."""
+    inputs = pool.inputs
+    before, after = _formats(inputs.model), _formats(with_weight_dtype(inputs.model, inputs.options.weight_dtype))
+    planned = [pool.conversions.get(name, name) for name in after]
+    return tuple(sorted({pair for pair in zip(before, planned, strict=True) if pair[0] != pair[1]}))
+
+
+def _formats(model: Model) -> list[str]:
+    return [tensor.format for block in model.blocks for group in block.weights for tensor in group.tensors]
 
 
 def _held(state: PoolState) -> tuple[Held, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from planner.export.autoscaling import autoscaling_files
-from planner.export.common import Notes, pool_line
+from planner.export.common import notes_of, pool_line
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.kubernetes import MAIN, Map, Site, escaped
 from planner.export.schema import Export, Values
@@ -94,7 +94,7 @@ class DynamoExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """The files."""
-        site = Site(deployment, values, command, Notes())
+        site = Site(deployment, values, command, notes_of(deployment))
         parts = [frontend(site), *(component(site, pool) for pool in deployment.pools)]
         framework = site.engine(deployment.pools[0]).framework
         graph: Map = {**site.head(API, KIND, site.name), "spec": {"backendFramework": framework, "components": parts}}

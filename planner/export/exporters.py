@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from planner.errors import InputError
 from planner.export.deployment import EngineDeployment
-from planner.export.schema import Export, Exporter, Values
+from planner.export.schema import Export, Exporter, ExportFile, Missing, NotCarried, Values
 from planner.plugins import guarded, registry
 
 GROUP = "planner.exporters"
@@ -36,12 +37,22 @@ def export_plan(deployment: EngineDeployment, target: str, values: Values, comma
     if why is not None:
         raise InputError(f"cannot express this plan: {why}", where=f"--to {target}")
     made, failed = _safely(target, lambda: chosen.export(deployment, values, command))
-    if failed or not isinstance(made, Export):
+    if failed or not _sound(made):
         raise InputError(f"failed: {failed or 'returned no Export'}", where=f"exporter {target}", mend="mend its package")
     names = [file.name for file in made.files]
     if any(not _NAME.match(name) for name in names) or len(set(names)) < len(names):
         raise InputError("names a file twice, or one outside the output folder", where=f"exporter {target}")
     return made
+
+
+def _sound(made: object) -> TypeGuard[Export]:
+    """Whether all that is read of an export has the type that it is declared with."""
+    if not isinstance(made, Export):
+        return False
+    rows = (made.files, ExportFile), (made.not_carried, NotCarried), (made.missing, Missing), (made.notes, str)
+    if not all(isinstance(row, tuple) and all(isinstance(part, kind) for part in row) for row, kind in rows):
+        return False
+    return all(isinstance(file.name, str) and isinstance(file.content, bytes) for file in made.files)
 
 
 def _safely(target: str, call):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import shlex
 
 from planner.errors import InputError
 from planner.export.autoscaling import PoolScale, pool_scales, scale_lines, table, trigger
-from planner.export.common import Notes, pool_line, value_or_missing
+from planner.export.common import Notes, notes_of, pool_line, value_or_missing
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.kubernetes import MAIN, Map, Site, escaped
 from planner.export.schema import Export, Values
@@ -93,7 +93,7 @@ class KserveExporter:
         """The files."""
         if values.engine == "sglang":
             raise InputError("KServe's presets start vLLM", where="values: engine", mend="leave it out, or export to lws")
-        site = Site(deployment, values, command, Notes())
+        site = Site(deployment, values, command, notes_of(deployment))
         scales = {scale.pool.phase: scale for scale in pool_scales(deployment, values)}
         parts = {pool.phase: workload(site, pool, scales[pool.phase]) for pool in deployment.pools}
         top = parts["decode" if deployment.disaggregated else "mixed"]

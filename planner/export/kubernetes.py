@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from planner.errors import InputError
 from planner.export.common import GIB, Notes, value_or_missing
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.header import commented
@@ -85,7 +86,10 @@ class Site:
 
     def resources(self, pool: EnginePool) -> Map:
         """Limits of a pod; requests are the same where left out."""
-        return {"limits": {self.resource(pool): str(pool.devices_on_node), **self.values.resources}}
+        name = self.resource(pool)
+        if name in self.values.resources:
+            raise InputError(f"{name} is counted by the plan", where="values: resources", mend="leave it out; resource names it")
+        return {"limits": {name: str(pool.devices_on_node), **self.values.resources}}
 
     def serve(self, pool: EnginePool) -> Serve:
         """The process of a pool's node; what is lost on the way goes on record."""

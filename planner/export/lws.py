@@ -7,7 +7,7 @@ the set's name (api/leaderworkerset/v1/leaderworkerset_types.go); requests go to
 from __future__ import annotations
 
 from planner.export.autoscaling import autoscaling_files
-from planner.export.common import Notes, pool_line
+from planner.export.common import notes_of, pool_line
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.kubernetes import Map, Site, plain_container, start_script, with_probes
 from planner.export.pod_engine import one_engine
@@ -69,7 +69,7 @@ class LwsExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """The files."""
-        site = Site(deployment, values, command, Notes())
+        site = Site(deployment, values, command, notes_of(deployment))
         sets = [part for pool in deployment.pools for part in (group_set(site, pool), service(site, pool))]
         files = [site.write("lws.yaml", [*site.file_maps(), *sets])]
         files += autoscaling_files(

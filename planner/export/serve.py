@@ -69,6 +69,10 @@ def option_words(name: str, value: OptionValue) -> list[str]:
     return [f"--{name}", str(value)]
 
 
+BESIDE = 'cd -- "$(dirname -- "$0")"\n'
+"""A line for scripts whose engine reads files that lie beside them."""
+
+
 def node_script(serve: Serve, nodes: int, others: str = "") -> str:
     """The process as the rest of a shell script; of several nodes each sets NODE_RANK and LEADER_ADDRESS. ``others``: an option
     for every node but the first."""

@@ -25,6 +25,7 @@ from planner.export.common import (
     listed,
     lost_placements,
     model_path,
+    notes_of,
     pool_line,
     static_fraction,
     stream_groups,
@@ -34,7 +35,7 @@ from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.expert_map import expert_slots, whole_model
 from planner.export.header import commented, header_lines
 from planner.export.schema import Export, ExportFile, NotCarried, Values
-from planner.export.serve import OfNode, OptionValue, Serve, node_script
+from planner.export.serve import BESIDE, OfNode, OptionValue, Serve, node_script
 
 KV_DTYPES = {"bf16": "auto", "fp8": "fp8_e4m3", "fp8_e4m3": "fp8_e4m3", "nvfp4": "nvfp4"}
 INIT_PORT = 20000
@@ -184,12 +185,13 @@ class SglangExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """``launch-PHASE.sh`` and ``PHASE-experts.json``."""
-        notes, files, head = Notes(), [], commented(deployment, command)
+        notes, files, head = notes_of(deployment), [], commented(deployment, command)
         for pool in deployment.pools:
             serve = serve_command(deployment, pool, values, notes)
-            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{node_script(serve, pool.nodes)}"
-            files.append(ExportFile(f"launch-{pool.phase}.sh", text.encode()))
             data = map_file(deployment, pool)
+            beside = "" if data is None else BESIDE
+            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{beside}{node_script(serve, pool.nodes)}"
+            files.append(ExportFile(f"launch-{pool.phase}.sh", text.encode()))
             if data is not None:
                 files.append(ExportFile(f"{pool.phase}-experts.json", data.encode()))
                 notes.said.append(f"{pool.phase}-experts.json: {'; '.join(header_lines(deployment, command)[1:])}")

@@ -21,12 +21,12 @@ import json
 import math
 
 from planner.errors import InputError
-from planner.export.common import Notes, lost_placements, model_path, pool_line, value_or_missing
+from planner.export.common import Notes, lost_placements, model_path, notes_of, pool_line, value_or_missing
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.expert_map import ExpertSlots, expert_slots
 from planner.export.header import commented
 from planner.export.schema import Export, ExportFile, Missing, NotCarried, Values
-from planner.export.serve import OptionValue, Serve
+from planner.export.serve import BESIDE, OptionValue, Serve
 from planner.export.yaml_text import Value, to_yaml
 
 KV_DTYPES = {"bf16": "auto", "fp8": "fp8", "fp8_e4m3": "fp8", "nvfp4": "nvfp4"}
@@ -193,11 +193,11 @@ class TrtllmExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """``serve-PHASE.sh``, ``PHASE.yaml``, ``PHASE-experts.yaml`` and ``disaggregated.yaml``."""
-        notes, files, head = Notes(), [], commented(deployment, command)
+        notes, files, head = notes_of(deployment), [], commented(deployment, command)
         for pool in deployment.pools:
             top, serve = f"{head}# {pool_line(pool)}\n", serve_command(deployment, pool, values, notes)
             config = to_yaml(configuration(deployment, pool, values, notes))
-            script = f'#!/bin/sh\n{top}set -eu\ncd -- "$(dirname -- "$0")"\nexec {serve.shell().rstrip()} \\\n  "$@"\n'
+            script = f'#!/bin/sh\n{top}set -eu\n{BESIDE}exec {serve.shell().rstrip()} \\\n  "$@"\n'
             files.append(ExportFile(f"serve-{pool.phase}.sh", script.encode()))
             files.append(ExportFile(f"{pool.phase}.yaml", f"{top}{config}".encode()))
             slots = _balanced(deployment, pool)

@@ -21,6 +21,7 @@ from planner.export.common import (
     lost_placements,
     memory_fraction,
     model_path,
+    notes_of,
     pool_line,
     stream_groups,
     table_share_below,
@@ -96,10 +97,14 @@ def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
     else:
         why = "vLLM has no cache of this dtype"
         notes.lost.append(NotCarried(f"{pool.phase} pool: KV cache in {pool.kv_dtype}", why, "the model's own dtype"))
-    if pool.sequences_per_rank:
-        options["max-num-seqs"] = pool.sequences_per_rank * pool.pp
+    sequences = pool.sequences_per_rank * pool.pp
+    if sequences:
+        options["max-num-seqs"] = sequences
     if pool.chunk_tokens:
-        options["max-num-batched-tokens"] = pool.chunk_tokens
+        options["max-num-batched-tokens"] = max(pool.chunk_tokens, sequences)
+    if 0 < pool.chunk_tokens < sequences:
+        why = "vLLM wants a token a pass for each of --max-num-seqs (SchedulerConfig)"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: {pool.chunk_tokens} prompt tokens a pass", why, str(sequences)))
     options["gpu-memory-utilization"] = memory_fraction(pool)
     return options
 
@@ -184,7 +189,7 @@ class VllmExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """``serve-PHASE.sh`` and ``PHASE.yaml``."""
-        notes, files, head = Notes(), [], commented(deployment, command)
+        notes, files, head = notes_of(deployment), [], commented(deployment, command)
         for pool in deployment.pools:
             serve = serve_command(deployment, pool, values, notes)
             text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{node_script(serve, pool.nodes, HEADLESS)}"

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from planner.export.common import Notes, pool_line
+from planner.export.common import Notes, notes_of, pool_line
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.expert_map import ExpertSlots, expert_slots
 from planner.export.header import commented, header_lines
 from planner.export.schema import Export, ExportFile, NotCarried, Values
-from planner.export.serve import OptionValue, Serve, node_script
+from planner.export.serve import BESIDE, OptionValue, Serve, node_script
 from planner.export.vllm import HEADLESS
 from planner.export.vllm import serve_command as vllm_command
 from planner.export.yaml_text import to_yaml
@@ -74,14 +74,15 @@ class VllmAscendExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """``serve-PHASE.sh``, ``PHASE.yaml`` and ``PHASE-experts.json``."""
-        notes, files, head = Notes(), [], commented(deployment, command)
+        notes, files, head = notes_of(deployment), [], commented(deployment, command)
         for pool in deployment.pools:
             serve = serve_command(deployment, pool, values, notes)
-            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{node_script(serve, pool.nodes, HEADLESS)}"
+            slots = expert_slots(deployment, pool)
+            beside = BESIDE if slots is not None and slots.chosen else ""
+            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{beside}{node_script(serve, pool.nodes, HEADLESS)}"
             files.append(ExportFile(f"serve-{pool.phase}.sh", text.encode()))
             config = {"model": serve.program[-1], **{key: value for key, value in serve.options.items() if value is not None}}
             files.append(ExportFile(f"{pool.phase}.yaml", f"{head}# {pool_line(pool)}\n{to_yaml(config)}".encode()))
-            slots = expert_slots(deployment, pool)
             if slots is not None and slots.chosen:
                 files.append(ExportFile(f"{pool.phase}-experts.json", map_file(slots).encode()))
                 notes.said.append(f"{pool.phase}-experts.json: {'; '.join(header_lines(deployment, command)[1:])}")

@@ -53,7 +53,11 @@ def builtin_profiles() -> Iterator[Profile]:
 
 
 def load_hardware(name: str | Path, *, folders: Iterable[Path] = ()) -> HardwareSelection:
-    """``"h800-node"``, ``"h800-node:2"``, ``"h800-node:auto"`` or the path of a TOML profile (also with ``:N``)."""
+    """``"h800-node"``, ``"h800-node:2"``, ``"h800-node:auto"`` or the path of a TOML profile (also with ``:N``).
+
+    ``folders`` of profiles are searched before the catalogue. Figures are SI: bytes, bytes/s, FLOP/s, seconds, watts, USD.
+    Raises ``InputError`` where there is no such profile, with the nearest names, or where it cannot be read.
+    """
     base, count, auto = _split_count(os.fspath(name))
     source = ProfileSource(folders)
     system = source.read(source.resolve(base, "system"), System)

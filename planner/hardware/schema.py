@@ -141,7 +141,7 @@ class Curve(_Part):
     The fraction never falls with M and never rises faster than M, so more rows never take less time.
     ``low_factor`` and ``high_factor`` scale the whole curve to its 10th and 90th percentile. ``knee``: rows below which the
     measured kernel was bound by reading its weights; unless given, where a rise in proportion to M from the first point reaches
-    the last. A curve measured with weights in cache has the knee 1.
+    the last. A curve that holds for any number of rows on this device, reading included, has the knee 1.
     """
 
     points: tuple[tuple[float, float], ...] = Field(min_length=1, max_length=64)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from itertools import product
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -49,9 +50,13 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     objective: Objective = "cost"
+    """Least USD per token, most tokens/s per device paid for, or least time per output token."""
     devices: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """At most this many devices of each kind."""
     tiers: tuple[str, ...] | None = None
+    """Memories that may be used, by kind, role or id."""
     weight_dtype: str | None = None
+    """Of the layers' matrices: a key of ``WEIGHT_FORMATS``."""
     kv_dtype: Annotated[tuple[_Dtype, ...], Field(min_length=1, max_length=8)] = ("bf16",)
     """The search chooses among these."""
     mtp: Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1, max_length=9)] = (0,)
@@ -59,6 +64,7 @@ class Options(BaseModel):
     redundant_experts: Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=16)] = (0,)
     """Expert slots of a rank and layer beyond its part of the experts, for copies; the search chooses among these."""
     concurrency: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """At most this many requests in flight."""
     rate: Annotated[float, Field(ge=1e-9, le=1e12, allow_inf_nan=False)] | None = None
     """Requests per second to be served in the hours of service."""
     tokens_per_day: Annotated[float, Field(ge=1, le=1e24, allow_inf_nan=False)] | None = None
@@ -71,12 +77,17 @@ class Options(BaseModel):
     price_date: date | None = None
     """Rents of this day, or the newest before it; ``None``: the newest known."""
     utilisation: Annotated[float, Field(ge=1e-6, le=1)] | None = None
+    """Share of the hours in which the load is served; that of the prices where ``None``."""
     max_power_kw: _Positive | None = None
+    """Stated power of all units used."""
     max_usd_per_hour: _Positive | None = None
+    """Cost of all units used."""
     allocation: Allocation = "miss_only"
+    """Who pays for prefill: computed tokens, all input tokens, or by FLOPs."""
     constraints: Annotated[tuple[Constraint, ...], Field(max_length=MOST)] = ()
     """Pins and bans."""
     gap: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """At which a plan counts as proved: ``|objective - bound| / |objective|``."""
     max_move_bytes: Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)] | None = None
     """Most bytes to move where the plan takes over from another."""
     pareto: Annotated[int, Field(ge=2, le=50)] | None = None
@@ -152,6 +163,34 @@ class Options(BaseModel):
         """Every combination of cache dtype, draft length and expert slots that no constraint rules out, in the order asked."""
         chosen = kept(self.constraints, "kv_dtype", self.kv_dtype), kept(self.constraints, "mtp", self.mtp)
         return tuple(Variant(*values) for values in product(*chosen, self.redundant_experts))
+
+
+class Asked(TypedDict, total=False):
+    """The options of ``planner.plan`` as keywords: the fields of ``Options`` that do not follow from others."""
+
+    objective: Objective
+    devices: int | None
+    tiers: Sequence[str] | None
+    weight_dtype: str | None
+    kv_dtype: str | Sequence[str]
+    mtp: int | Sequence[int] | Literal["auto"]
+    redundant_experts: int | Sequence[int]
+    concurrency: int | None
+    rate: float | None
+    tokens_per_day: float | None
+    spare: int
+    spare_of: Literal["node", "unit", "system"]
+    price_basis: PriceBasis
+    price_date: date | None
+    utilisation: float | None
+    max_power_kw: float | None
+    max_usd_per_hour: float | None
+    allocation: Allocation
+    constraints: Sequence[Constraint]
+    gap: float
+    max_move_bytes: float | None
+    pareto: int | None
+    robust: Literal["intervals", "workloads"] | None
 
 
 class Previous(BaseModel):

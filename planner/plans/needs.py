@@ -60,7 +60,7 @@ def compute_dtypes(pool: PoolContext) -> set[str]:
             found |= {dtype if dtype in peaks else "bf16" for dtype in stored}
             found |= {attention_dtype(term.dtype, peaks) for term in block.flops}
     own = pool.system.device.compute
-    return {dtype if dtype in own else "fp16" for dtype in found}
+    return {next((name for name in (dtype, "fp16", "fp32") if name in own), dtype) for dtype in found}
 
 
 def unknown_needs(context: Context) -> dict[str, Figure]:

@@ -59,8 +59,9 @@ class Ahead:
         loads: dict[str, Entries] = {}
         for index, item, tier in self.choices.get(stage, ()):
             repeat = self.passes[phase].repeats[stage][item.window]
-            late = due < float("inf") and self.pieces.windows[item.window].first_layer > due
-            if not repeat or late or not item.read_in(phase):
+            if not repeat or not item.read_in(phase):
+                continue
+            if due < float("inf") and self.pieces.windows[item.window].first_layer > due:
                 continue
             moved = item.moved("prefetch", tier.granule, phase) * repeat
             wait = item.fetches[phase] * tier.latency if latency else 0.0

@@ -78,8 +78,8 @@ class Timing:
     """How long an instance of a pool works: functions that give seconds.
 
     ``step(batch, context)``: a decode step of the slowest stage; ``fill(tokens, requests, context)``: a prefill pass of so many
-    new tokens of a rank, of so many requests, that attend to ``context`` tokens in the mean; ``handoff(tokens)``: a prompt's caches to this
-    pool.
+    new tokens of a rank, of so many requests, that attend to ``context`` tokens in the mean; ``handoff(tokens)``: a prompt's
+    caches to this pool.
     """
 
     step: Callable[[float, float], float] | None = None
@@ -186,7 +186,7 @@ def _stepping(state: PoolState, longest: float) -> Callable[[float, float], floa
     pool, decision = state.pool, state.decision
     few = None if state.resident else PLACED_BATCHES
     first = batches(decision.batch, pool.rates.buckets, few)
-    second = contexts(longest, None if state.resident else PLACED_CONTEXTS)
+    second = _with(contexts(longest, None if state.resident else PLACED_CONTEXTS), pool.inputs.workload.resident_tokens)
     points = np.array([(b, c) for b in first for c in second])
 
     def load(part: np.ndarray) -> Load:

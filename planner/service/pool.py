@@ -180,7 +180,7 @@ class Pool:
                 500, "died", "the worker ended while it planned, perhaps for want of memory; the service goes on"
             ) from None
         self._mean_s += 0.1 * (loop.time() - started - self._mean_s)
-        if resident > self.settings.retire_bytes:
+        if resident > self.settings.retire_bytes or found.status == 507:
             self._later(self._replace(worker, "memory"))
         else:
             self._release(worker)

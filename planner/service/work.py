@@ -93,8 +93,12 @@ def _verify(job: Job, stop: Stop, limit_s: float) -> Answer:
 
 def _report(job: Job, stop: Stop, limit_s: float) -> Answer:
     from planner.plans import read_plan
-    from planner.report import page, plan_report
+    from planner.report import check_extra, page, plan_report
 
+    try:
+        check_extra()
+    except InputError as error:
+        return problem(501, "extra", f"the service has no reports: {error.what}; {error.mend}")
     text = decode(job.body, "plan")
     if job.media == FORM:
         text = parse_qs(text, max_num_fields=4).get("plan", [""])[0]

@@ -13,6 +13,9 @@ from typing import Any
 from planner.errors import InputError, nearest
 
 _NEGATIVE = re.compile(r"^-[0-9.]")
+_SUFFIXED = frozenset(("max-model-len", "max-num-batched-tokens", "kv-cache-memory-bytes"))
+"""Whole numbers that vLLM also takes as 32k (thousands) or 32K (1024s) (human_readable_int, vllm/utils/argparse_utils.py)."""
+_SUFFIX = re.compile(r"([0-9]+)(?:(\.[0-9]+)?([kmgt])|([KMGT]))")
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,25 @@ def _value(options: EngineOptions, option: Option, field: str, values: list[str]
     if option.many:
         return values, _choice(option, values)
     try:
-        number: Any = int(text) if option.kind == "int" else float(text) if option.kind == "float" else text
+        number: Any = _whole(option, text) if option.kind == "int" else float(text) if option.kind == "float" else text
     except ValueError:
         return None, f"wants {'a whole number' if option.kind == 'int' else 'a number'}, not {text[:64]!r}"
     return number, _choice(option, [text])
+
+
+def _whole(option: Option, text: str) -> int:
+    """``ValueError`` where it is none."""
+    if option.name == "max-model-len" and text == "auto":
+        return -1
+    found = _SUFFIX.fullmatch(text) if option.name in _SUFFIXED and len(text) < 32 else None
+    if found is None:
+        return int(text)
+    whole, part, small, large = found.groups()
+    return (
+        int(whole) << 10 * ("KMGT".index(large) + 1)
+        if large
+        else int(float(whole + (part or "")) * 1000 ** ("kmgt".index(small) + 1))
+    )
 
 
 def _plain(text: str) -> Any:

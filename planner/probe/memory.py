@@ -1,0 +1,113 @@
+"""Memory: bytes/s by threads, bytes/s at which products stream their weights, and the latency of a dependent read.
+
+Threads read slices of one array far larger than the caches; numpy lets go of the interpreter meanwhile. Latency is that of a
+chase through an array, each element naming the next, less that of the same chase through 16 KB, which leaves what memory adds
+to the interpreter's own time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from planner.probe.clock import Spread, spread_of, timed
+from planner.probe.products import SIDE, Matrix, product
+
+CACHE_LINE = 64
+STEPS = 100_000
+"""Of a chase."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes/s and seconds; ``streams``: bytes/s of weights multiplied with one row, from memory."""
+
+    reads: tuple[tuple[int, Spread], ...]
+    writes: tuple[tuple[int, Spread], ...]
+    """By threads; a copy moves as many bytes in as out, of which those written count."""
+    streams: Spread
+    latency: Spread
+    startup: Spread
+    """Of one call of numpy."""
+    usable: int
+
+
+def measure_memory(threads: int, *, array_bytes: int, runs: int) -> Memory:
+    """The memory as up to ``threads`` threads see it; ``array_bytes`` of it are taken."""
+    source = np.ones(array_bytes // 4, dtype=np.float32)
+    target = np.empty_like(source)
+    reads: list[tuple[int, Spread]] = []
+    writes: list[tuple[int, Spread]] = []
+    counts = sorted({2**n for n in range(threads.bit_length()) if 2**n <= threads} | {threads})
+    for count in counts:
+        with ThreadPoolExecutor(count) as pool:
+            parts, others = np.array_split(source, count), np.array_split(target, count)
+            for found, work in ((reads, partial(pool.map, np.max, parts)), (writes, partial(pool.map, np.copyto, others, parts))):
+                found.append((count, timed(lambda work=work: list(work()), runs, 1.5).inverse(source.nbytes)))  # type: ignore[misc]
+    matrices = source[: len(source) // SIDE**2 * SIDE**2].reshape(-1, SIDE, SIDE)
+    streams = timed(lambda: _stream(matrices), runs, 1.5).inverse(matrices.nbytes)
+    del target
+    small = np.zeros(16, dtype=np.float32)
+    call = timed(lambda: [np.add(small, small, out=small) for _ in range(1000)], runs, 0.5).scaled(1e-3)
+    return Memory(tuple(reads), tuple(writes), streams, measure_latency(array_bytes, runs), call, available_bytes())
+
+
+def _stream(matrices: Matrix) -> None:
+    row = np.full((1, SIDE), 0.5, dtype=np.float32)
+    out = np.empty((1, SIDE), dtype=np.float32)
+    for weights in matrices:
+        product(row, weights, out)
+
+
+def measure_latency(array_bytes: int, runs: int) -> Spread:
+    """Seconds of a read that waits for the one before it."""
+    near = _chase(_cycle(16 * 1024), runs)
+    far = _chase(_cycle(array_bytes), runs)
+    least = min(near)
+    return spread_of([max(each - least, 1e-10) for each in far])
+
+
+def _cycle(size: int) -> array[int]:
+    """Elements that lead through all of about ``size`` bytes in one cycle, in an order that no prefetcher foresees.
+
+    ``next = a i + c mod 2^n`` has full period for odd c and a = 1 mod 4 (Hull and Dobell).
+    """
+    count = 1 << max(size // 8, 2).bit_length() - 1
+    index = np.arange(count, dtype=np.uint64)
+    following = (index * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)) & np.uint64(count - 1)
+    found = array("Q")
+    found.frombytes(following.tobytes())
+    return found
+
+
+def _chase(order: array[int], runs: int) -> list[float]:
+    from time import perf_counter
+
+    found, at = [], 0
+    for _ in range(runs):
+        start = perf_counter()
+        for _ in range(STEPS):
+            at = order[at]
+        found.append((perf_counter() - start) / STEPS)
+    return found
+
+
+def available_bytes() -> int:
+    """Bytes of memory that could be taken now."""
+    import os
+
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**30

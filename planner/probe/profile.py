@@ -1,0 +1,256 @@
+"""Measurements as a hardware profile: a node with one device, its memory, and the disk below it."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from planner.hardware import System
+from planner.probe.accelerator import Accelerator
+from planner.probe.clock import Spread
+from planner.probe.disk import GRANULE, THROUGH_CACHE, Disk
+from planner.probe.memory import CACHE_LINE, Memory
+from planner.probe.products import Products, curve_points
+from planner.probe.topology import Topology
+
+SOURCE = "measured by planner probe"
+WATTS, WATTS_A_CORE = 40.0, 15.0
+"""Assumed power of a machine and of each of its cores in use; nothing here measures it."""
+
+
+def _figure(found: Spread, day: date, note: str, *, most: float | None = None) -> dict[str, Any]:
+    """Grade A with the spread of the runs. ``confirmed``: what lint compares with the catalogue was measured here."""
+    low, value, high = (
+        float(f"{part if most is None else min(part, most):.4g}") for part in (found.low, found.value, found.high)
+    )
+    said = f"confirmed: {note}; median of {found.runs}, 10th and 90th percentile"
+    return {"value": value, "low": low, "high": high, "source": SOURCE, "as_of": day, "grade": "A", "note": said}
+
+
+def _share(part: Spread, whole: Spread, day: date, note: str) -> dict[str, Any]:
+    return _figure(part.scaled(1.0 / whole.value), day, note, most=1.0)
+
+
+def best(rates: tuple[tuple[int, Spread], ...]) -> tuple[int, Spread]:
+    """The fastest of the thread counts, the fewest threads of equals."""
+    return max(rates, key=lambda row: (row[1].value, -row[0]))
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return re.sub(r"[^\w .@()+-]", "", found[1])[:60].strip() if found else "unknown processor"
+
+
+def _compute(found: Products, day: date) -> dict[str, Any]:
+    spreads = [rate for _, rate in found.by_rows]
+    return {
+        "dtype": found.dtype,
+        "counting": "dense",
+        "peak": _figure(found.peak, day, "dense; the most that a product of numpy reached"),
+        "gemm": {
+            "points": curve_points(found),
+            "knee": 1.0,
+            "low_factor": min(1.0, min(rate.low / rate.value for rate in spreads)),
+            "high_factor": min(10.0, max(1.0, max(rate.high / rate.value for rate in spreads))),
+            "source": SOURCE,
+            "as_of": day,
+            "grade": "A",
+            "note": "1024 x 1024 weights that come from memory: their reading is in it, so it holds for any number of rows",
+        },
+    }
+
+
+def _tier(memory: Memory, day: date, role: str) -> dict[str, Any]:
+    threads, read = best((*memory.reads, (1, memory.streams)))
+    writers, write = best(memory.writes)
+    return {
+        "id": "ram",
+        "kind": "ddr",
+        "role": role,
+        "owner": "device" if role == "device" else "node",
+        "devices_sharing": 1,
+        "usable": _figure(Spread(memory.usable, memory.usable, memory.usable, 1), day, "free before the probe"),
+        "read": _figure(read, day, f"an array far larger than the caches, read by {threads} threads"),
+        "write": _figure(write, day, f"written bytes of a copy by {writers} threads"),
+        "efficiency": _share(memory.streams, read, day, "weights multiplied with one row, of read"),
+        "startup": _figure(memory.startup, day, "one call of numpy on 16 elements"),
+        "latency": _figure(memory.latency, day, "a chase in the interpreter, less that of one in cache"),
+        "granule_bytes": CACHE_LINE,
+    }
+
+
+def _below(disk: Disk, day: date) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The disk, and the way to it: what both do together is one rate, so the way does as much as the disk."""
+    depth, read = best(disk.sequential)
+    deep, iops = best(disk.random)
+    how = "" if disk.direct else f"; {THROUGH_CACHE}"
+    alone = next(rate for count, rate in disk.sequential if count == 1)
+    tier = {
+        "id": "disk",
+        "kind": "ssd",
+        "role": "disk",
+        "owner": "node",
+        "devices_sharing": 1,
+        "usable": _figure(Spread(disk.free, disk.free, disk.free, 1), day, "free on the file system that was read"),
+        "read": _figure(read, day, f"4 MiB reads by {depth} threads{how}"),
+        "write": _figure(disk.write, day, "4 MiB writes of the scratch file, before its fsync"),
+        "efficiency": _share(alone, read, day, "of read, what one thread reaches"),
+        "latency": _figure(disk.latency, day, f"4 KiB reads one at a time{how}"),
+        "granule_bytes": GRANULE,
+        "iops": _figure(iops, day, f"4 KiB reads at random by {deep} threads{how}"),
+        "via": ["bus"],
+    }
+    way = {
+        "id": "bus",
+        "kind": "nvme",
+        "between": ["disk", "device"],
+        "direction": "one-way",
+        "bandwidth": _figure(read, day, "that of the disk: the way to it is not measured apart"),
+        "devices_sharing": 1,
+        "efficiency": _figure(Spread(1.0, 1.0, 1.0, read.runs), day, "counted with the disk"),
+        "latency": _figure(Spread(0.0, 0.0, 0.0, disk.latency.runs), day, "counted with the disk"),
+        "duplex": "full",
+    }
+    return tier, way
+
+
+def profile_of(
+    name: str,
+    day: date,
+    threads: int,
+    memory: Memory,
+    products: tuple[Products, ...],
+    disk: Disk | None,
+    accelerator: Accelerator | None = None,
+    topology: Topology | None = None,
+) -> System:
+    """The profile of the machine: its processor as the device, or the GPU where one was measured."""
+    watts = WATTS + WATTS_A_CORE * threads
+    compute = {part.dtype: _compute(part, day) for part in products}
+    tiers: list[dict[str, Any]] = [_tier(memory, day, "device")]
+    links: list[dict[str, Any]] = []
+    title, count = f"{processor()}, {threads} cores, numpy", 1
+    if accelerator is not None:
+        title, count, watts = f"{accelerator.count} x {accelerator.name}", accelerator.count, watts + 700.0 * accelerator.count
+        compute = _gpu_compute(accelerator, day)
+        tiers, links = _gpu_memory(accelerator, memory, day)
+    if disk is not None:
+        below, way = _below(disk, day)
+        below["devices_sharing"] = way["devices_sharing"] = count
+        below["owner"] = "node"
+        tiers.append(below)
+        links.append(way)
+    said = "assumed by planner probe, which cannot measure it: 40 W and 15 W for each core"
+    return System.model_validate(
+        {
+            "schema": 1,
+            "kind": "node",
+            "id": name,
+            "name": title[:120],
+            "vendor": "this machine",
+            "origin": "western",
+            "status": "shipping",
+            "as_of": day,
+            "device": {
+                "id": f"{name}-device"[:64],
+                "name": title[:120],
+                "vendor": "this machine",
+                "origin": "western",
+                "status": "shipping",
+                "compute": compute,
+            },
+            "devices": count,
+            "devices_per_node": count,
+            "purchasable_devices": count,
+            "tiers": tiers,
+            "links": links,
+            "domains": _networks(accelerator, topology, day),
+            "power": {
+                "value": watts,
+                "low": watts / 2,
+                "high": watts * 2,
+                "source": said,
+                "as_of": day,
+                "grade": "D",
+                "note": "confirmed: no more than an assumption",
+            },
+            "capex": {"unknown": "planner probe knows no price of this machine", "as_of": day},
+            "capex_basis": "capex_street",
+        },
+        context={"si": True},
+    )
+
+
+def _gpu_compute(found: Accelerator, day: date) -> dict[str, Any]:
+    return {
+        dtype: _compute(Products(dtype, max((rate for _, rate in rows), key=lambda rate: rate.value), rows), day)
+        | {
+            "peak": _figure(
+                max((r for _, r in rows), key=lambda r: r.value), day, "dense; the most that a product of torch reached"
+            )
+        }
+        for dtype, rows in found.products.items()
+    }
+
+
+def _gpu_memory(found: Accelerator, memory: Memory, day: date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    one = Spread(1.0, 1.0, 1.0, found.read.runs)
+    own = {
+        "id": "hbm",
+        "kind": "hbm",
+        "role": "device",
+        "owner": "device",
+        "devices_sharing": 1,
+        "usable": _figure(Spread(found.usable, found.usable, found.usable, 1), day, "free before the probe"),
+        "read": _figure(found.read, day, "bytes read and written by a copy on the device"),
+        "efficiency": _figure(one, day, "read is what was reached"),
+        "startup": _figure(found.launch, day, "one small kernel, issued and waited for"),
+        "latency": _figure(found.launch, day, "as startup"),
+        "granule_bytes": CACHE_LINE,
+    }
+    host = _tier(memory, day, "host") | {"devices_sharing": found.count, "via": ["host-link"]}
+    link = {
+        "id": "host-link",
+        "kind": "pcie",
+        "between": ["ram", "device"],
+        "direction": "one-way",
+        "bandwidth": _figure(found.to_device, day, "pinned memory to the device"),
+        "devices_sharing": 1,
+        "efficiency": _figure(one, day, "bandwidth is what was reached"),
+        "reverse_efficiency": _share(found.from_device, found.to_device, day, "device to pinned memory, of the other way"),
+        "latency": _figure(found.launch, day, "one small kernel, issued and waited for"),
+        "duplex": "full",
+    }
+    return [own, host], [link]
+
+
+def _networks(found: Accelerator | None, topology: Topology | None, day: date) -> list[dict[str, Any]]:
+    """Several GPUs and what an all-reduce reached: ``bytes/s = bandwidth n / (2 (n - 1))`` of the payload."""
+    if found is None or found.all_reduce is None:
+        return []
+    count = found.count
+    rate = found.all_reduce.scaled(2.0 * (count - 1) / count)
+    assumed = {"value": 0.7, "low": 0.5, "high": 0.9, "source": "assumed of the all-reduce's rate", "as_of": day, "grade": "D"}
+    return [
+        {
+            "id": "node",
+            "devices": count,
+            "direction": "one-way",
+            "bandwidth": _figure(
+                rate, day, f"what an all-reduce of 256 MiB takes; joined by {topology.joined if topology else '?'}"
+            ),
+            "latency": _figure(found.launch, day, "one small kernel, issued and waited for"),
+            "allreduce_efficiency": _figure(Spread(1.0, 1.0, 1.0, rate.runs), day, "bandwidth is what was reached"),
+            "alltoall_efficiency": assumed,
+            "p2p_efficiency": assumed,
+            "topology": "switch",
+            "network": "measured",
+        }
+    ]

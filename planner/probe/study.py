@@ -1,0 +1,92 @@
+"""Prediction against measurement: fit on one list of configurations, score on another, all fixed in ``configurations.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.documents import parse_toml, read_text
+from planner.hardware import System
+from planner.probe import blas
+from planner.probe.decoder import OPERATORS, Measured, run
+from planner.probe.fit import Fitted, fit
+from planner.probe.predict import Predicted, pool_of, predict
+from planner.probe.spec import Spec
+
+FILE = Path(__file__).with_name("configurations.toml")
+LIMIT_S = 3.0
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration measured and predicted."""
+
+    spec: Spec
+    measured: Measured
+    predicted: Predicted
+
+    @property
+    def error(self) -> float:
+        """``predicted / measured - 1`` of tokens/s."""
+        return self.measured.step.value / self.predicted.step - 1.0
+
+    @property
+    def misses(self) -> str:
+        """The operator whose seconds are furthest off."""
+        return max(OPERATORS, key=lambda name: abs(self.predicted.operators[name] - self.measured.operators[name]))
+
+
+def configurations(name: str) -> tuple[Spec, ...]:
+    """Those of the set ``fit`` or ``score``."""
+    data = parse_toml(read_text(FILE), str(FILE))
+    return tuple(_spec(row, data["models"]) for row in data["sets"][name])
+
+
+def _spec(row: dict[str, Any], models: dict[str, Any]) -> Spec:
+    rest = {key: value for key, value in row.items() if key != "model"}
+    return Spec.model_validate({"id": row["model"], **models[row["model"]], **rest})
+
+
+def measure(
+    specs: Sequence[Spec], folder: Path | None, threads: int, say: Callable[[int, int], None], limit_s: float = LIMIT_S
+) -> list[tuple[Spec, Measured]]:
+    """Every configuration run, in order."""
+    found = []
+    with blas.threads(threads):
+        for number, spec in enumerate(specs):
+            say(number, len(specs))
+            found.append((spec, run(spec, folder, steps=STEPS, limit_s=limit_s)))
+    return found
+
+
+def interleaved(fits: Sequence[Spec], scores: Sequence[Spec]) -> list[Spec]:
+    """Both lists in one order that spreads the shorter over the longer, so that a machine that drifts drifts for both."""
+    places = [
+        ((number + 0.5) / len(part), at, spec) for at, part in enumerate((fits, scores)) for number, spec in enumerate(part)
+    ]
+    return [spec for _, _, spec in sorted(places, key=lambda place: place[:2])]
+
+
+def compare(runs: Sequence[tuple[Spec, Measured]], fitted: Fitted) -> list[Row]:
+    """The prediction beside each run."""
+    return [Row(spec, found, predict(spec, pool_of(spec, fitted.system, fitted.runtime))) for spec, found in runs]
+
+
+def fit_here(
+    system: System, folder: Path | None, threads: int, day: date, say: Callable[[int, int], None], *, quick: bool = False
+) -> Fitted:
+    """The runtime fitted to runs of the fit's configurations on this machine, those in memory without a folder; quick: some."""
+    specs = [spec for spec in configurations("fit") if folder is not None or not spec.disk_bytes]
+    chosen, limit = (specs[::3], LIMIT_S / 4) if quick else (specs, LIMIT_S)
+    return fit(measure(chosen, folder, threads, say, limit), system, day)
+
+
+def median_error(rows: Sequence[Row]) -> float:
+    """Median of ``|predicted / measured - 1|``."""
+    return float(np.median([abs(row.error) for row in rows]))
