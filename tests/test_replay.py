@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from planner.hardware import HardwareSelection
 from planner.plans import Plan
 from planner.plans.evaluate import decode_pass
 from planner.replay.caches import BlockCache
-from planner.replay.engine import Memory, Replay, Request, Site
+from planner.replay.engine import Replay
 from planner.replay.expected import against_one, bulk_wait, erlang_wait, expected_at
 from planner.replay.headroom import Margin, plan_with_headroom
+from planner.replay.parts import Memory, Request, Site
 from planner.replay.run import Served, new_environment, run
 from planner.replay.schema import Limit, Replayed, Spread
 from planner.replay.session import Load, deployed, simulate
@@ -526,6 +528,13 @@ def test_bad_input_is_one_line(run: Run, file: Path, options: tuple[str, ...], s
     code, out, error = run("simulate", str(file), *options)
     assert code == 2 and not out
     assert said in error and error.strip().count("\n") == 0
+
+
+def test_without_simpy_the_extra_is_named(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "simpy", None)
+    for command in (("simulate", str(file)), ("plan", "llama-3.1-8b", "h100-node:1", "--trace", "t.csv")):
+        code, _, error = run(*command)
+        assert code == 2 and "inference-planner[replay]" in error
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def asks_for_percentiles(given: dict[str, Any]) -> bool:
 
 def traffic_of(trace: Path | None, given: dict[str, Any], said: set[str], others: dict[str, Any]) -> Traffic | None:
     """The traffic that a plan is asked for; ``None`` where it is a steady load. ``others``: options that do not go with it."""
+    from planner.replay.run import new_environment
     from planner.replay.session import Load
     from planner.workload import load_workload
     from planner.workload.fit import fit_trace, workload_of
@@ -51,6 +52,7 @@ def traffic_of(trace: Path | None, given: dict[str, Any], said: set[str], others
     ttft, tpot = (_bounds(given[name]) for name in ("ttft", "tpot"))
     if trace is None and not asks_for_percentiles(given):
         return None
+    new_environment()  # says what is missing before a search has run
     for name, value in others.items():
         if value is not None:
             raise InputError("is not built for percentiles of traffic", where=name, mend="leave it out")

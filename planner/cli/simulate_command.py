@@ -101,6 +101,7 @@ def command(
       planner simulate plan.json --trace trace.jsonl.gz --scale-rate 1.5
     """
     from planner.cli.simulate_view import print_replay
+    from planner.replay.run import new_environment
     from planner.replay.session import Load, deployed, simulate
     from planner.workload import load_workload
     from planner.workload.traces import open_trace
@@ -114,6 +115,7 @@ def command(
         raise InputError("says how to read a trace", where=where, mend="add --trace")
     if trace is not None and constant:
         raise InputError("a trace has its own lengths", where="--constant", mend="leave it out")
+    new_environment()  # says what is missing before anything is worked out
     plan, where = read_plan_argument(plan_file)
     opened = None if trace is None else open_trace(trace, kind, block_tokens).trace
     load = Load(

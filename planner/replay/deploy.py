@@ -17,7 +17,7 @@ from planner.plans.prefix_rows import prefix_rows
 from planner.plans.read import decision_of, inputs_of
 from planner.plans.schema import Plan
 from planner.plans.states import PoolState
-from planner.replay.engine import Memory, Site
+from planner.replay.parts import Memory, Site
 from planner.replay.timing import timing_of
 
 PACKED = 64

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.replay.engine import Site
+from planner.replay.parts import Site
 from planner.workload import Workload
 
 MOST_STATES = 600

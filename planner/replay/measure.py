@@ -10,8 +10,8 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.replay.deploy import Deployment
-from planner.replay.engine import Instance
 from planner.replay.expected import Expected
+from planner.replay.instance import Instance
 from planner.replay.run import Served
 from planner.replay.schema import Caches, Figures, Limit, Peaks, PoolUse, Replayed, Spread, Tier, Traffic
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from planner.errors import InputError
 from planner.replay.deploy import Deployment, in_blocks
-from planner.replay.engine import Memory, Replay, Request
+from planner.replay.engine import Replay
+from planner.replay.parts import Memory, Request
 
 EXTRA = "pip install 'inference-planner[replay]'"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from planner.errors import InputError
 from planner.plans.schema import Plan
 from planner.replay.deploy import Deployment, deploy
-from planner.replay.engine import Request
 from planner.replay.expected import Expected, expected_at
 from planner.replay.measure import Asked, Bound, measure
+from planner.replay.parts import Request
 from planner.replay.run import serve
 from planner.replay.schema import Replayed
 from planner.replay.traffic import Arrival, drawn_requests, trace_requests

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.replay.engine import Request
+from planner.replay.parts import Request
 from planner.workload.schema import Lengths, Workload
 
 if TYPE_CHECKING:
