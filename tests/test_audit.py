@@ -121,7 +121,7 @@ def test_whole_numbers_as_the_engine_reads_them() -> None:
 
 def test_options_given_twice_are_said() -> None:
     text = "vllm serve a/b -tp 4 --tensor_parallel_size=2 --eplb-config.num_redundant_experts 1 --eplb-config.step_interval 2"
-    read = read_deployment([("x", f"{text} --seed -1 --seed -1 --no-enable-eplb --enable-eplb")])
+    read = read_deployment([("x", f"{text} --seed -1 --seed -1 --disable-eplb --enable-eplb")])
     assert read.pools[0].launch.options["tensor-parallel-size"] == 2
     assert [(one.kind, one.flag) for one in read.findings] == [
         ("assumed", "--tensor-parallel-size"), ("assumed", "--seed"), ("assumed", "--enable-eplb")
@@ -153,6 +153,10 @@ def test_lines_become_pools() -> None:
     assert (one.phase, one.instances) == ("mixed", 2)
 
 
+LAUGHS = "A0=" + "x" * 64 + "\n" + "".join(f"A{n}={f'$A{n - 1}' * 32}\n" for n in range(1, 12))
+"""Each variable is 32 of the one before: 64 * 32^11 characters."""
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -169,7 +173,7 @@ def test_lines_become_pools() -> None:
         ("vllm serve m \x1b[2J", "unprintable"),
         ("vllm serve m " + "x " * 20_001, "words"),
         ("vllm serve m # " + "x" * 262_144, "characters"),
-        ("A=" + "x" * 64 + "\n" + "".join(f"A{'A' * n}=" + f"$A{'A' * (n - 1)}" * 32 + "\n" for n in range(1, 12)), "variables"),
+        (LAUGHS + "vllm serve m", "variables"),
     ],
 )
 def test_what_makes_no_deployment_is_one_line(text: str, word: str) -> None:
@@ -246,6 +250,8 @@ def test_sizes_past_all_machines() -> None:
         found = setup(f"vllm serve m --cpu-offload-gb {size}")
         assert not found.weights_below and [one.flag for one in found.findings] == ["--cpu-offload-gb"]
     assert setup("vllm serve m --cpu-offload-gb 0").findings == ()
+    (finding,) = setup("vllm serve m --max-num-seqs 64 --max-num-batched-tokens 63").findings
+    assert (finding.kind, finding.flag) == ("wrong", "--max-num-batched-tokens")
 
 
 def test_what_is_left_out_is_the_engines_default() -> None:
@@ -307,7 +313,9 @@ def agrees(found: Setup, pools: tuple[EnginePool, ...]) -> None:
     for mine, pool in zip(found.pools, pools, strict=True):
         assert (mine.tp, mine.pp, mine.attention_dp, mine.ep) == (pool.tp, pool.pp, pool.attention_dp, pool.ep)
         assert (mine.context_parallel, mine.devices, mine.replicas) == (pool.context_parallel, pool.devices, 1)
-        assert (mine.batch, mine.chunk) == (pool.sequences_per_rank or None, pool.chunk_tokens or None)
+        least = pool.sequences_per_rank * pool.pp if found.engine == "vllm" else 0  # vLLM wants a token for each sequence
+        chunk = max(pool.chunk_tokens, least) if pool.chunk_tokens else None
+        assert (mine.batch, mine.chunk) == (pool.sequences_per_rank or None, chunk)
         assert (found.kv_dtype, found.mtp, found.redundant) == (pool.kv_dtype, pool.mtp, pool.redundant_experts)
 
 

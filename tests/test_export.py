@@ -4,11 +4,13 @@ import io
 import json
 import math
 import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 import yaml
 from exported import CASES, deployment, made, skewed
 from hypothesis import given, settings
@@ -16,13 +18,14 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from planner.errors import InputError
-from planner.export import Values, export_plan, load_values, sglang
+from planner.export import Values, engine_deployment, export_plan, load_values, sglang
 from planner.export.common import Notes, listed, memory_fraction, stream_groups
 from planner.export.expert_map import logical_to_physical
 from planner.export.options import load_options, parse_words
 from planner.export.serve import OfNode, Serve, option_words
 from planner.export.vllm import EXPORTER, KV_DTYPES, serve_command
 from planner.export.yaml_text import documents, to_yaml
+from planner.search import solve
 
 COMMAND = "planner export plan.json --to vllm"
 VLLM = [name for name in CASES if name != "v3-cm384"]
@@ -257,6 +260,70 @@ def test_the_command_writes_files_and_says_what_is_lost(run, tmp_path: Path) -> 
     rows = json.loads(text)
     assert code == 0 and {row["name"] for row in rows["files"]} == set(before)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_files_are_written_all_or_none(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The last file's name is a folder: no file of the export may stand there before that is found out."""
+    plan, out = tmp_path / "plan.json", tmp_path / "serve"
+    plan.write_text(made("v3-h800").to_json())
+    (out / "decode.yaml").mkdir(parents=True)
+    code, _, err = run("export", plan, "--to", "vllm", "-o", out, "--force")
+    assert code == 2 and "decode.yaml" in err and [path.name for path in out.iterdir()] == ["decode.yaml"]
+    (out / "decode.yaml").rmdir()
+    (out / "decode.yaml").symlink_to(tmp_path / "nowhere")
+    code, _, err = run("export", plan, "--to", "vllm", "-o", out)
+    assert code == 2 and "--force" in err and [path.name for path in out.iterdir()] == ["decode.yaml"]
+
+
+@pytest.mark.parametrize("target", ["vllm", "sglang", "trtllm", "lws", "kserve", "dynamo"])
+def test_what_no_option_says_is_listed_for_every_engine(target: str) -> None:
+    """Weights stored otherwise than the model comes, and requests longer than the mean."""
+    load = small.workload()
+    lengths = load.input_tokens.model_copy(update={"median": load.input_tokens.mean / 2})
+    load = load.model_copy(update={"input_tokens": lengths})
+    inputs = small.instance(small.llama(), small.node(4), 1, load, small.runtime(), weight_dtype="fp8")
+    here = engine_deployment(solve(inputs))
+    lost = [row.what for row in export_plan(here, target, Values(), COMMAND).not_carried]
+    for pool in here.pools:
+        assert f"{pool.phase} pool: weights of bf16 in fp8_block128" in lost
+        assert f"{pool.phase} pool: requests of more than {pool.longest_tokens} tokens" in lost
+    plain = engine_deployment(solve(small.instance(small.llama(), small.node(4), 1, small.workload(), small.runtime())))
+    assert not any(
+        " in fp8" in row.what or "requests of" in row.what for row in export_plan(plain, target, Values(), COMMAND).not_carried
+    )
+
+
+def test_device_formats_that_weights_are_converted_to_are_listed() -> None:
+    lost = [row.what for row in export_plan(deployment("v3-cm384"), "vllm-ascend", Values(), COMMAND).not_carried]
+    assert lost == [f"{phase} pool: weights of fp8_block128 in int8_channel" for phase in ("prefill", "decode")]
+
+
+def test_vllm_gets_a_token_a_pass_for_each_sequence() -> None:
+    """It refuses --max-num-batched-tokens below --max-num-seqs."""
+    here = deployment("v3-h800")
+    pool = replace(here.pools[0], phase="mixed", sequences_per_rank=100, pp=3, chunk_tokens=256)
+    notes = Notes()
+    options = serve_command(here, pool, Values(), notes).options
+    assert (options["max-num-seqs"], options["max-num-batched-tokens"]) == (300, 300)
+    assert any("256 prompt tokens" in row.what for row in notes.lost)
+    options = serve_command(here, replace(pool, chunk_tokens=512), Values(), Notes()).options
+    assert options["max-num-batched-tokens"] == 512
+
+
+@pytest.mark.parametrize(("target", "script"), [("sglang", "launch-mixed.sh"), ("trtllm", "serve-mixed.sh")])
+def test_scripts_find_the_files_beside_them_from_any_folder(target: str, script: str, tmp_path: Path) -> None:
+    out, tools = tmp_path / "it's here", tmp_path / "tools"
+    out.mkdir()
+    tools.mkdir()
+    for file in export_plan(skewed(), target, Values(), COMMAND).files:
+        (out / file.name).write_bytes(file.content)
+    for name in ("python3", "trtllm-serve"):
+        (tools / name).write_text('#!/bin/sh\nfor word; do case $word in mixed*) cat "$word"; esac; done\n')
+        (tools / name).chmod(0o755)
+    env = {"PATH": f"{tools}:/usr/bin:/bin"}
+    done = subprocess.run(["/bin/sh", str(out / script)], cwd="/", env=env, capture_output=True, text=True, timeout=60)
+    named = "mixed-experts.json" if target == "sglang" else "mixed.yaml"
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", (out / named).read_text())
 
 
 def test_names_do_not_leave_the_comment_that_they_stand_in() -> None:

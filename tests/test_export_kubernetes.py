@@ -379,6 +379,13 @@ def test_the_script_closes_what_it_opens_and_lets_nothing_into_the_rest() -> Non
     assert not check.is_valid({})
 
 
+def test_the_site_cannot_change_how_many_devices_a_pod_has() -> None:
+    values = Values(resources={"nvidia.com/gpu": "3"})
+    for target in ("lws", "kserve", "dynamo"):
+        with pytest.raises(InputError, match=r"values: resources.*nvidia.com/gpu"):
+            export_plan(deployment("v3-h800"), target, values, "x")
+
+
 def test_maps_of_experts_go_with_the_pods() -> None:
     plain = skewed()
     (pool,) = plain.pools

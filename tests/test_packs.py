@@ -255,6 +255,8 @@ WRONG = {
     "fails-to-look": (EXPORTER.format(applies="1 / 0", export=GOOD), "ZeroDivisionError"),
     "fails-to-write": (EXPORTER.format(applies="return None", export="raise SystemExit(0)"), "SystemExit"),
     "writes-nothing": (EXPORTER.format(applies="return None", export="return 3"), "returned no Export"),
+    "writes-text": (EXPORTER.format(applies="return None", export=GOOD.replace(".encode()", "")), "returned no Export"),
+    "writes-none": (EXPORTER.format(applies="return None", export='return Export("mine", None)'), "returned no Export"),
     "breaks-out": (
         EXPORTER.format(applies="return None", export=GOOD.replace("mine.conf", "../mine.conf")),
         "outside the output",

@@ -322,6 +322,11 @@ def _remarks(read: _Read, longest: float) -> None:
             read.tell(
                 "differs", name, f"requests of the workload are up to {longest:,.0f} tokens: the engine refuses the longest"
             )
+    tokens, sequences = options.get("max-num-batched-tokens"), options.get("max-num-seqs")
+    if isinstance(tokens, int) and isinstance(sequences, int) and 0 < tokens < sequences:
+        read.tell(
+            "wrong", "max-num-batched-tokens", f"{tokens} are fewer than --max-num-seqs {sequences}: the engine refuses that"
+        )
     for name in ("enforce-eager", "disable-cuda-graph"):
         if options.get(name):
             read.tell("differs", name, "steps without graphs are slower than predicted")

@@ -51,8 +51,8 @@ def command(
     \b
     Examples:
       planner audit serve.sh --hardware h800-node:4
-      echo 'vllm serve Qwen/Qwen3-32B -tp 8' | planner audit - --hardware h100-node --workload chat
-      planner audit prefill.yaml decode.yaml --engine vllm --hardware gb200-nvl72 --mtp auto --format json
+      planner audit - --hardware h100-node < serve.sh
+      planner audit prefill.yaml decode.yaml --engine vllm --hardware gb200-nvl72
     """
     import time
 

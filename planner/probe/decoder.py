@@ -2,7 +2,8 @@
 
 Experts on disk are read when the router has named them; the dense weights of the next layer come while this one runs; the rows
 of tables, which the tokens alone name, come from the start of the step. Every sequence keeps ``context`` entries of cache: each
-step overwrites one. Which token follows is drawn, not sampled: random weights would soon repeat themselves.
+step overwrites one. Which token follows is drawn, not sampled: random weights would soon repeat themselves. The router is
+balanced, as trained ones are: each expert's mean score is taken off.
 """
 
 from __future__ import annotations
@@ -35,11 +36,18 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a decode step, and of each operator in it, over ``steps`` steps."""
+    """Seconds of a decode step, and of each operator in it, over ``steps`` steps; ``parts``: the means of stretches of them."""
 
     step: Spread
     operators: dict[str, float]
     steps: int = 0
+    parts: tuple[float, ...] = ()
+
+    def joined(self, other: Measured) -> Measured:
+        """This run and another of the same model as one."""
+        parts = (*self.parts, *other.parts)
+        operators = {name: (self.operators[name] + other.operators[name]) / 2.0 for name in OPERATORS}
+        return Measured(spread_of(list(parts)), operators, self.steps + other.steps, parts)
 
 
 class Clock:
@@ -64,12 +72,12 @@ class Decoder:
         self._random = np.random.default_rng(0)
         h, d = spec.hidden, spec.head_dim
         self.embedding = self._filled(spec.vocabulary, h)
-        self.head = self._filled(spec.vocabulary, h)
+        self.head = self._filled(spec.vocabulary, h, 1)
         shape = (spec.layers, 2, spec.batch, spec.kv_heads, spec.context, d)
         self.cache = self._filled(math.prod(shape[:-1]), d).reshape(shape)
         held = spec.experts - spec.disk_experts
         self.experts = [self._filled(held, spec.expert_elements) for _ in range(spec.layers)]
-        self.dense = [] if spec.dense_on_disk else [self._filled(1, spec.dense_elements)[0] for _ in range(spec.layers)]
+        self.dense = [] if spec.dense_on_disk else [self._filled(1, spec.dense_elements, 2 + n)[0] for n in range(spec.layers)]
         self.tables: list[Matrix] = []
         self.projections: list[Matrix] = []
         if spec.table:
@@ -82,6 +90,8 @@ class Decoder:
         self.recent = self._random.integers(0, spec.vocabulary, (8, spec.batch))
         self._expert_buffer = aligned(rounded(FLOAT * spec.expert_elements))
         self._dense_buffers = [aligned(rounded(FLOAT * spec.dense_elements)) for _ in range(2)] if spec.dense_on_disk else []
+        self._bias = np.zeros((spec.layers, spec.experts), dtype=np.float32)
+        self._seen = np.zeros(spec.layers)
         self._stream = ThreadPoolExecutor(1)
         self._rows = ThreadPoolExecutor(READERS)
         self._position, self._turn = 0, 0
@@ -92,13 +102,13 @@ class Decoder:
         self._stream.shutdown(cancel_futures=True)
         self._rows.shutdown(cancel_futures=True)
 
-    def _filled(self, rows: int, columns: int) -> Matrix:
-        """Memory of its own, full of noise."""
+    def _filled(self, rows: int, columns: int, turn: int = 0) -> Matrix:
+        """Memory of its own, full of noise that starts elsewhere at each ``turn``."""
         found = np.empty((rows, columns), dtype=np.float32)
-        flat = found.reshape(-1)
-        for start in range(0, flat.size, self._noise.size):
-            part = flat[start : start + self._noise.size]
-            part[:] = self._noise[: part.size]
+        flat, noise = found.reshape(-1), np.roll(self._noise, turn * 48_611)
+        for start in range(0, flat.size, noise.size):
+            part = flat[start : start + noise.size]
+            part[:] = noise[: part.size]
         return found
 
     def _lay_out(self) -> None:
@@ -180,6 +190,9 @@ class Decoder:
         normed = _norm(x)
         router = weights[-spec.experts * spec.hidden :].reshape(spec.experts, spec.hidden)
         logits = product(normed, router)
+        self._seen[layer] += len(logits)
+        self._bias[layer] += (logits.sum(axis=0) - len(logits) * self._bias[layer]) / self._seen[layer]
+        logits -= self._bias[layer]
         chosen = np.argpartition(logits, -spec.active, axis=1)[:, -spec.active :]
         gates = np.take_along_axis(logits, chosen, axis=1)
         gates = np.exp(gates - gates.max(axis=1, keepdims=True))
@@ -304,7 +317,8 @@ def run(spec: Spec, folder: Path | None, *, steps: int, limit_s: float) -> Measu
             times.append(time.perf_counter() - start)
             each.append(clock.seconds)
     operators = {name: float(np.median(_means([row[name] for row in each]))) for name in OPERATORS}
-    return Measured(spread_of(_means(times)), operators, len(times))
+    parts = _means(times)
+    return Measured(spread_of(parts), operators, len(times), tuple(parts))
 
 
 def _means(values: list[float]) -> list[float]:

@@ -73,6 +73,13 @@ def interleaved(fits: Sequence[Spec], scores: Sequence[Spec]) -> list[Spec]:
     return [spec for _, _, spec in sorted(places, key=lambda place: place[:2])]
 
 
+def twice(order: Sequence[Spec], folder: Path, threads: int, say: Callable[[int, int], None]) -> dict[Spec, Measured]:
+    """Every configuration run twice, the whole list before any comes again, so that what comes and goes is shared."""
+    specs = [*order, *order]
+    runs = measure(specs, folder, threads, say, LIMIT_S / 2)
+    return {spec: first.joined(second) for (spec, first), (_, second) in zip(runs, runs[len(order) :], strict=False)}
+
+
 def compare(runs: Sequence[tuple[Spec, Measured]], fitted: Fitted) -> list[Row]:
     """The prediction beside each run."""
     return [Row(spec, found, predict(spec, pool_of(spec, fitted.system, fitted.runtime))) for spec, found in runs]
