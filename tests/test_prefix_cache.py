@@ -666,3 +666,10 @@ def test_fronts_takeovers_and_caution_know_it() -> None:
     assert plan.pareto is not None and verify_plan(plan, full=True)[0] == []
     careful = problem(BRIEF, isl=2000, osl=4, tiers=("hbm", "host"), robust="intervals")
     assert verify_plan(planned(careful), full=True)[0] == []
+
+
+def test_prefixes_of_draft_layers_lie_below_too() -> None:
+    """Their window comes after those of the model."""
+    machine = small.node(1, 1, 60e6, 100e6, 50e9)
+    plan = solve(small.instance(small.experts(), machine, 1, load(), small.runtime(4, (64, 1024)), mtp=(1,)))
+    assert plan.prefix_cache and verify_plan(plan, full=True)[0] == []
