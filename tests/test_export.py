@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from planner.errors import InputError
 from planner.export import Values, engine_deployment, export_plan, load_values, sglang
-from planner.export.common import Notes, listed, memory_fraction, stream_groups
-from planner.export.expert_map import logical_to_physical
+from planner.export.common import Notes, listed, memory_fraction, stream_groups, streamed_experts
+from planner.export.expert_map import expert_slots, logical_to_physical
 from planner.export.options import load_options, parse_words
 from planner.export.serve import OfNode, Serve, option_words
 from planner.export.vllm import EXPORTER, KV_DTYPES, serve_command
@@ -188,6 +188,18 @@ def test_maps_of_experts_are_the_plans_own_in_every_form() -> None:
     assert rows.shape == (6, 12) and (rows[1:] == stated).all() and (rows[0] == np.arange(12) % 8).all()
     known, _, faults = parse_words(load_options("sglang"), sglang.serve_command(here, pool, Values(), Notes()).argv()[3:])
     assert not faults and known["ep-num-redundant-experts"] == 4 and known["init-expert-location"] == "mixed-experts.json"
+
+
+@pytest.mark.parametrize(("ep", "copies", "spare"), [(24, 1, 32), (24, 0, 8), (16, 1, 16), (16, 0, 0)])
+def test_spare_slots_make_every_rank_alike(ep: int, copies: int, spare: int) -> None:
+    """256 experts on 24 ranks: 11 slots a rank leave 8 over before the first copy; engines refuse ranks with uneven slots."""
+    here = deployment("v3-h800")
+    pool = replace(here.pools[1], ep=ep, attention_dp=ep, devices=ep, redundant_experts=copies, experts=None)
+    slots = expert_slots(here, pool)
+    assert slots is not None and slots.physical_to_logical.shape[1] == 256 + spare and (256 + spare) % ep == 0
+    assert sglang.serve_command(here, pool, Values(), Notes()).options.get("ep-num-redundant-experts", 0) == spare
+    said = serve_command(here, pool, Values(), Notes()).options.get("eplb-config")
+    assert said == ({"num_redundant_experts": spare} if copies else None)  # without copies vLLM has uneven ranks
 
 
 def test_the_balancers_own_example_goes_there_and_back() -> None:
@@ -363,3 +375,20 @@ def test_unknown_targets_are_refused(run, tmp_path: Path) -> None:  # type: igno
     plan.write_text(made("v3-h800").to_json())
     code, _, err = run("export", plan, "--to", "vlm")
     assert code == 2 and "vllm" in err and err.count("\n") == 1
+
+
+def test_weights_streamed_from_one_stage_do_not_make_all_layers_stream() -> None:
+    """A part of a stage's weights in host memory beside some of all layers' experts: as many bytes are streamed, no more."""
+    here = deployment("v3-h800")
+    pool = next(pool for pool in here.pools if pool.pp > 1)
+    routed = next(part for part in pool.held if part.kind == "routed")
+    total = sum(part.bytes_per_device for part in pool.held if part.kind == "routed")
+    below = replace(routed, tier="host", tier_kind="ddr", role="host", mode="stream", share=0.15, bytes_per_device=0.15 * total)
+    dense = replace(below, item="weights", kind="static", share=0.125, bytes_per_device=0.02 * total)
+    notes, stage = Notes(), -(-here.model.layers // pool.pp)
+    groups = streamed_experts(replace(pool, held=(*pool.held, below, dense)), here.model.layers, "vLLM", notes)
+    assert (
+        groups is not None and groups.size <= stage and 0.17 * stage <= groups.layers + 1e-9 and groups.layers <= 0.17 * stage + 2
+    )
+    assert [row.what for row in notes.lost] and "weights" in notes.lost[0].what
+    assert streamed_experts(pool, here.model.layers, "vLLM", Notes()) is None

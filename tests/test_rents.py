@@ -63,15 +63,21 @@ def offered(*rents: Rent, system: System | None = None) -> System:
 # --- which offer counts -------------------------------------------------------------------------------------------
 
 
-def test_the_newest_offer_at_or_before_the_date_counts() -> None:
-    system = offered(rent(2.0, "2026-01-01"), rent(3.0, "2026-06-01"), rent(9.0, "2026-06-01", "rent_1y"))
+def test_offers_of_the_half_year_up_to_the_date_count() -> None:
+    system = offered(rent(2.0, "2025-06-01"), rent(3.0, "2026-06-01"), rent(9.0, "2026-06-01", "rent_1y"))
     assert quote_of(system, "rent_od").usd_per_hour == 6.0  # two devices
     assert quote_of(system, "rent_od", date(2026, 5, 31)).usd_per_hour == 4.0
     assert quote_of(system, "rent_od", date(2026, 6, 1)).usd_per_hour == 6.0
     assert quote_of(system, "rent_1y").usd_per_hour == 18.0
 
 
-def test_of_one_day_the_lower_median_counts_in_any_order() -> None:
+def test_the_newest_offer_is_not_taken_for_being_the_newest() -> None:
+    system = offered(rent(6.0, "2026-05-01", provider="a"), rent(5.0, "2026-05-20", provider="b"), rent(2.0, "2026-06-01"))
+    found = quote_of(system, "rent_od")
+    assert (found.offer.provider, found.usd_per_hour, found.as_of) == ("b", 10.0, date(2026, 5, 20))
+
+
+def test_the_lower_median_counts_in_any_order() -> None:
     rows = [rent(usd, "2026-06-01", provider=f"p{usd:g}") for usd in (5.0, 2.0, 4.0, 3.0)]
     for order in (rows, rows[::-1], [rows[2], rows[0], rows[3], rows[1]]):
         found = quote_of(offered(*order), "rent_od")

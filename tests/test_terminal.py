@@ -377,3 +377,12 @@ def test_the_script_in_bash_itself(run: Run, tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run([bash, "--norc", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == list(lines.values()), done
+
+
+def test_completion_of_price_bases_knows_every_basis() -> None:
+    from typing import get_args
+
+    from planner.cli.completion import LISTS
+    from planner.plans.inputs import PriceBasis
+
+    assert set(get_args(PriceBasis)) <= set(LISTS["bases"](click.Context(click.Command("plan"))))

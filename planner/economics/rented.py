@@ -1,8 +1,8 @@
 """Which of the offers in a profile an hour is rented at, and how far offers lie apart.
 
-The newest offers of a basis at or before the date count. Of several of that day the lower median is taken: an offer that
-somebody makes, no mean of two. Its interval spans the own intervals of every offer of the basis within ``CURRENT_DAYS`` before
-that day: what the same hour is sold for elsewhere.
+The offers of a basis count that are current at the date: the newest at or before it, and those of ``CURRENT_DAYS`` before that
+day. The lower median of them is taken: an offer that somebody makes, no mean of two, and not one because it is the newest.
+Its interval spans the own intervals of all of them: what the same hour is sold for elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def day_of(rent: Rent) -> date:
 
 
 def quote_of(system: System, basis: str, on: date | None = None) -> Quote:
-    """The rent of a system at a date (default the newest known).
+    """The rent of a system at a date (default that of the newest offer known).
 
     ``InputError`` in one line where the profile has none: it names what it has.
     """
@@ -53,9 +53,9 @@ def quote_of(system: System, basis: str, on: date | None = None) -> Quote:
         mend = f"known from {first} to {max(day_of(rent) for rent in rows)}"
         raise InputError(f"{system.id} has no {basis} price at or before {on}", where="--price-date", mend=mend)
     newest = max(day_of(rent) for rent in known)
-    same_day = sorted((rent for rent in known if day_of(rent) == newest), key=lambda rent: (_of_system(rent, system), rent.id))
-    offer = same_day[(len(same_day) - 1) // 2]
     current = [rent for rent in known if day_of(rent) >= newest - timedelta(days=CURRENT_DAYS)]
+    current.sort(key=lambda rent: (_of_system(rent, system), rent.id))
+    offer = current[(len(current) - 1) // 2]
     return Quote(
         _of_system(offer, system),
         min(rent.usd_per_hour.lowest * _systems(rent, system) for rent in current),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from planner.export.deployment import EngineDeployment, EnginePool, Held
+from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.schema import Missing, NotCarried, Values
 
 GIB = 1 << 30
@@ -31,10 +30,9 @@ def notes_of(deployment: EngineDeployment) -> Notes:
             why = "an engine loads weights in the dtype they are stored in"
             what = f"{pool.phase} pool: weights of {old} in {new}"
             lost.append(NotCarried(what, why, "store them so and name them as model_path"))
-        if varied:
+        if varied and pool.longest_tokens < deployment.model.max_context:
             what = f"{pool.phase} pool: requests of more than {pool.longest_tokens} tokens"
-            why = "the plan reserves cache for requests of mean length, and the engine is told that length"
-            lost.append(NotCarried(what, why, "they are refused until its limit is raised"))
+            lost.append(NotCarried(what, "the cache that the plan gives a rank holds no longer one", "they are refused"))
     return Notes(lost=lost)
 
 
@@ -65,13 +63,31 @@ def stream_groups(layers: int, wanted: float) -> StreamGroups | None:
     return best
 
 
-def layers_below(parts: Iterable[Held], mode: str) -> float:
-    """Layers' worth of items that reach device memory in this way, each by the share that lies below."""
-    found: dict[str, float] = {}
-    for part in parts:
-        if part.mode == mode:
-            found[part.item] = found.get(part.item, 0.0) + part.share * len(part.layers)
-    return max(found.values(), default=0.0)
+def streamed_experts(pool: EnginePool, layers: int, engine: str, notes: Notes) -> StreamGroups | None:
+    """Groups of a stage's layers whose experts are streamed from host memory, as many bytes as the plan streams; ``None`` where
+    no experts are. Engines stream the experts of whole layers: what else the plan streams is made up for by more of them."""
+    parts = [part for part in pool.below("static", "routed") if part.role == "host" and part.mode == "stream"]
+    experts = sum(part.share * len(part.layers) for part in parts if part.kind == "routed") / pool.pp
+    if not experts:
+        return None
+    stage = -(-layers // pool.pp)
+    each = sum(part.bytes_per_device for part in pool.held if part.kind == "routed") / stage
+    for part in (part for part in parts if part.kind == "static"):
+        what = f"{pool.phase} pool: {part.share:.4g} of {part.item}, {listed(part.layers)}, in {part.tier}"
+        notes.lost.append(NotCarried(what, f"{engine} streams experts of whole layers", "as many bytes more of experts"))
+        experts += part.bytes_per_device / each
+    groups = stream_groups(stage, min(experts, float(stage)))
+    if groups is not None:
+        of = "" if pool.pp == 1 else " of a stage"
+        which = f"{groups.streamed} of every {groups.size}, {groups.layers} in all{of}"
+        notes.said.append(f"{pool.phase} pool: {engine} streams the experts of whole layers: {which}")
+    return groups
+
+
+def read_in_place_bytes(pool: EnginePool, groups: StreamGroups | None) -> float:
+    """Bytes a device of weights in host memory that no group streams: what is fetched on demand, or all but experts."""
+    parts = [part for part in pool.below("static", "routed") if part.role == "host"]
+    return sum(part.bytes_per_device for part in parts if part.mode == "fetch" or groups is None)
 
 
 def memory_fraction(pool: EnginePool) -> float:

@@ -29,7 +29,7 @@ LEAST_SHARE = 1e-9
 class Held:
     """A part of the model or of its caches in one memory, on the fullest device of a stage.
 
-    ``layers``: model layer numbers, empty outside the layers (embedding, head); ``share``: of the item's bytes there;
+    ``layers``: model layer numbers, empty outside the layers (embedding, head); ``share``: of its bytes, of all stages;
     ``bytes_per_device``: of all those layers; ``mode``: ``resident``, ``stream`` (copied to device memory every pass), ``fetch``
     (on demand) or ``prefetch`` (rows fetched before the pass that needs them).
     """
@@ -71,6 +71,7 @@ class EnginePool:
     kv_dtype: str
     page_tokens: int
     longest_tokens: int
+    """Of a request that a rank's cache holds alone, at most the model's context."""
     device_memory_bytes: int
     """Usable bytes of a device, of which ``reserve_bytes`` hold neither weights nor caches, and ``outside_bytes`` of these belong
     to the driver's context, communication and fragmentation."""
@@ -166,7 +167,7 @@ def _pool(plan: Plan, pool: PoolContext, decision: PoolDecision) -> EnginePool:
         redundant_experts=stated.configuration.redundant_experts,
         kv_dtype=stated.configuration.kv_dtype,
         page_tokens=pool.inputs.runtime.page_tokens,
-        longest_tokens=int(pool.inputs.workload.reserved_tokens),
+        longest_tokens=_longest(pool, int(stated.memory["admitted_sequences_per_rank"])),
         device_memory_bytes=int(pool.rates.memory_bytes),
         reserve_bytes=int(sum(reserve.values())),
         outside_bytes=int(sum(reserve[name] for name in ("context", "communication", "fragmentation") if name in reserve)),
@@ -191,17 +192,25 @@ def _formats(model: Model) -> list[str]:
     return [tensor.format for block in model.blocks for group in block.weights for tensor in group.tensors]
 
 
+def _longest(pool: PoolContext, sequences: int) -> int:
+    """The cache that is reserved for ``sequences`` of the workload's mean length holds one that is as long as all of them."""
+    return min(pool.inputs.model.max_context, max(sequences, 1) * int(pool.inputs.workload.reserved_tokens))
+
+
 def _held(state: PoolState) -> tuple[Held, ...]:
     """Everything placed, by window, item, memory and mode; bytes are those of the fullest stage."""
     problem, pieces, rates = state.problem, state.pool.pieces, state.pool.rates
     tiers = {tier.id: tier for tier in rates.tiers}
     windows = (*pieces.windows, *pieces.draft)
+    alike = pieces.stage_counts(state.decision.pp)
+    every = [sum(count * row[window] for count, row in zip(alike, problem.stages, strict=True)) for window in range(len(windows))]
     found: dict[tuple[int, str, str, str], list[tuple[float, float]]] = {}
     for choice, share in zip(problem.choices, state.shares, strict=True):
         item, layers = problem.items[choice.item], problem.stages[choice.stage][problem.items[choice.item].window]
         if share > LEAST_SHARE and layers:
             size = item.held_in(tiers.get(choice.tier)) * layers * float(share)
-            found.setdefault((item.window, item.name, choice.tier, choice.mode), []).append((float(share), size))
+            part = float(share) * alike[choice.stage] * layers / every[item.window]
+            found.setdefault((item.window, item.name, choice.tier, choice.mode), []).append((part, size))
     kinds: dict[tuple[int, str], Kind] = {(item.window, item.name): cast(Kind, item.kind) for item in problem.items}
     parts = []
     for (window, name, tier, mode), rows in found.items():
@@ -215,7 +224,7 @@ def _held(state: PoolState) -> tuple[Held, ...]:
                 tier_kind=rates.memory_kind if below is None else below.kind,
                 role="device" if below is None else below.role,
                 mode=mode,
-                share=max(share for share, _ in rows),
+                share=sum(share for share, _ in rows),
                 bytes_per_device=max(size for _, size in rows),
             )
         )

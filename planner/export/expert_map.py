@@ -45,9 +45,14 @@ def expert_slots(deployment: EngineDeployment, pool: EnginePool) -> ExpertSlots 
     if pool.experts is not None:
         given = np.array(pool.experts.physical_to_logical, dtype=np.int64)
         return ExpertSlots(tuple(pool.experts.layers), pool.experts.ranks, given, experts, True)
-    slots = -(-experts // pool.ep) * pool.ep + pool.redundant_experts * pool.ep
-    row = np.arange(slots, dtype=np.int64) % experts
+    row = np.arange(experts + spare_slots(deployment, pool), dtype=np.int64) % experts
     return ExpertSlots(layers, pool.ep, np.tile(row, (len(layers), 1)), experts, False)
+
+
+def spare_slots(deployment: EngineDeployment, pool: EnginePool) -> int:
+    """Slots of an instance and layer beyond one for each expert, which engines call redundant experts: those for copies, and
+    those that make every rank's part alike where the ranks do not divide the experts."""
+    return -deployment.experts % pool.ep + pool.redundant_experts * pool.ep
 
 
 def logical_to_physical(physical: Integers, experts: int) -> tuple[Integers, Integers]:

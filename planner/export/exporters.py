@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-from planner.errors import InputError
+from planner.errors import InputError, nearest
 from planner.export.deployment import EngineDeployment
 from planner.export.schema import Export, Exporter, ExportFile, Missing, NotCarried, Values
 from planner.plugins import guarded, registry
@@ -21,6 +21,10 @@ def exporter_names() -> tuple[str, ...]:
 
 def exporter(name: str) -> Exporter:
     """The exporter of that name; ``InputError`` if there is none or it is no exporter."""
+    if name not in exporter_names():
+        known = exporter_names()
+        mend = f"{nearest(name[:64], list(known))} (known: {', '.join(known)})"
+        raise InputError(f"nothing is written for {name[:64]!r}", where="--to", mend=mend)
     found = registry(GROUP).get(name)
     if not all(callable(getattr(found, method, None)) for method in ("applies", "export")):
         registry(GROUP).report(name, "is no exporter: it lacks applies() or export()")

@@ -21,18 +21,18 @@ from dataclasses import replace
 from planner.export.common import (
     GIB,
     Notes,
-    layers_below,
     listed,
     lost_placements,
     model_path,
     notes_of,
     pool_line,
+    read_in_place_bytes,
     static_fraction,
-    stream_groups,
+    streamed_experts,
     table_share_below,
 )
 from planner.export.deployment import EngineDeployment, EnginePool
-from planner.export.expert_map import expert_slots, whole_model
+from planner.export.expert_map import expert_slots, spare_slots, whole_model
 from planner.export.header import commented, header_lines
 from planner.export.schema import Export, ExportFile, NotCarried, Values
 from planner.export.serve import BESIDE, OfNode, OptionValue, Serve, node_script
@@ -112,8 +112,9 @@ def _experts(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> di
         options["moe-a2a-backend"] = "ascend_fuseep" if pool.system.vendor == "Huawei" else "deepep"
         if pool.phase != "mixed":
             options["deepep-mode"] = "normal" if pool.phase == "prefill" else "low_latency"
-    if pool.redundant_experts:
-        options["ep-num-redundant-experts"] = pool.redundant_experts * pool.ep
+    spare = spare_slots(deployment, pool)
+    if spare:
+        options["ep-num-redundant-experts"] = spare
     if pool.experts is not None:
         options |= {"init-expert-location": f"{pool.phase}-experts.json", "ep-dispatch-algorithm": "static"}
         if pool.experts.split is not None:
@@ -127,17 +128,15 @@ def _weights_below(deployment: EngineDeployment, pool: EnginePool, notes: Notes)
     for part in (part for part in below if part.role != "host"):
         what = f"{pool.phase} pool: {part.share:.4g} of {part.item}, {listed(part.layers)}, in {part.tier}"
         notes.lost.append(NotCarried(what, "SGLang streams weights from host memory", "host memory"))
-    groups = stream_groups(deployment.model.layers, layers_below(below, "stream"))
+    groups = streamed_experts(pool, deployment.model.layers, "SGLang", notes)
     if groups is not None:
-        which = f"{groups.streamed} of every {groups.size}, {groups.layers} in all"
-        notes.said.append(f"{pool.phase} pool: SGLang streams whole layers: {which}")
         sizes = {"offload-group-size": groups.size, "offload-num-in-group": groups.streamed}
         return {**sizes, "offload-prefetch-step": groups.streamed, "offload-mode": "cpu"}
-    fetched = sum(part.bytes_per_device for part in below if part.mode == "fetch")
-    if fetched:
+    in_place = read_in_place_bytes(pool, groups)
+    if any(part.mode == "fetch" for part in below):
         why = "SGLang reads them where they lie, each pass, not only those that a pass wakes"
         notes.lost.append(NotCarried(f"{pool.phase} pool: experts fetched on demand", why, "--cpu-offload-gb"))
-    return {"cpu-offload-gb": math.ceil(fetched / GIB)} if fetched else {}
+    return {"cpu-offload-gb": math.ceil(in_place / GIB)} if in_place else {}
 
 
 def _caches_below(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:

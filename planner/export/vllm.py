@@ -17,16 +17,17 @@ from dataclasses import replace
 from planner.export.common import (
     GIB,
     Notes,
-    layers_below,
     lost_placements,
     memory_fraction,
     model_path,
     notes_of,
     pool_line,
-    stream_groups,
+    read_in_place_bytes,
+    streamed_experts,
     table_share_below,
 )
 from planner.export.deployment import EngineDeployment, EnginePool
+from planner.export.expert_map import spare_slots
 from planner.export.header import commented
 from planner.export.schema import Export, ExportFile, NotCarried, Values
 from planner.export.serve import OfNode, OptionValue, Serve, node_script
@@ -51,8 +52,7 @@ def serve_command(deployment: EngineDeployment, pool: EnginePool, values: Values
     options |= _caches_below(pool, notes)
     options |= _tables(pool, notes)
     if pool.redundant_experts:
-        count = pool.redundant_experts * pool.ep
-        options |= {"enable-eplb": True, "eplb-config": {"num_redundant_experts": count}}
+        options |= {"enable-eplb": True, "eplb-config": {"num_redundant_experts": spare_slots(deployment, pool)}}
     if pool.experts is not None:
         why = "vLLM has no option for a map of experts; its expert load balancer starts from a linear one"
         notes.lost.append(NotCarried(f"{pool.phase} pool: which experts lie on which rank", why, "export --to eplb has the map"))
@@ -117,25 +117,15 @@ def _weights_below(deployment: EngineDeployment, pool: EnginePool, notes: Notes)
             notes.lost.append(
                 NotCarried(f"{pool.phase} pool: {part.share:.4g} of {part.item} in {part.tier}", why, "host memory")
             )
-    segment = "experts" if all(part.kind == "routed" for part in below) else None
-    layers = deployment.model.layers
-    groups = stream_groups(layers, layers_below(below, "stream"))
-    fetched = sum(part.bytes_per_device for part in below if part.mode == "fetch")
+    groups = streamed_experts(pool, deployment.model.layers, "vLLM", notes)
     if groups is not None:
-        chosen = [
-            f"{pool.phase} pool: vLLM streams whole layers: {groups.streamed} of every {groups.size}, {groups.layers} in all"
-        ]
-        notes.said += chosen
-        return {
-            "offload-backend": "prefetch",
-            "offload-group-size": groups.size,
-            "offload-num-in-group": groups.streamed,
-            "offload-prefetch-step": max(groups.streamed, 1),
-            "offload-params": segment,
-        }
-    if fetched:
-        return {"offload-backend": "uva", "cpu-offload-gb": round(fetched / GIB, 3), "cpu-offload-params": segment}
-    return {}
+        sizes = {"offload-group-size": groups.size, "offload-num-in-group": groups.streamed}
+        ahead: dict[str, OptionValue] = {"offload-prefetch-step": groups.streamed, "offload-params": "experts"}
+        return {"offload-backend": "prefetch", **sizes, **ahead}
+    in_place = read_in_place_bytes(pool, groups)
+    segment = "experts" if all(part.kind == "routed" for part in below) else None
+    size = round(in_place / GIB, 3)
+    return {"offload-backend": "uva", "cpu-offload-gb": size, "cpu-offload-params": segment} if in_place else {}
 
 
 def _caches_below(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:

@@ -69,6 +69,8 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         limits.append(f"TPOT {operation.tpot_s * 1e3:.2f} ms of the {workload.tpot_s * 1e3:g} ms allowed")
     if workload.ttft_s is not None:
         limits.append(f"TTFT {operation.ttft_s * 1e3:.0f} ms of the {workload.ttft_s * 1e3:g} ms allowed")
+    if workload.tpot_s is None and workload.ttft_s is None and inputs.options.objective == "cost":
+        limits.append("no limit on TTFT or TPOT: the cheapest plan may be slow; set them with --ttft and --tpot")
     for name, limit in (("tpot", workload.tpot_s), ("ttft", workload.ttft_s)):
         interval = plan["prediction"][f"{name}_ms"]
         high = interval["high"]
