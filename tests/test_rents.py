@@ -29,7 +29,7 @@ from planner.hardware.loader import builtin_profiles, read_profile
 from planner.hardware.schema import CapexLine, Rent, RentBasis
 from planner.hardware.writer import to_toml
 from planner.plans import Plan, verify_plan
-from planner.plans.hours import Terms, refuse_mixed_bases
+from planner.plans.hours import Terms, refuse_mixed_bases, system_cost
 from planner.plans.inputs import Inputs, PriceBasis
 from planner.plans.read import read_plan
 from planner.prices import OwnedPrices, at_site, load_prices
@@ -554,3 +554,13 @@ def test_prices_pay_electricity_or_colocation(run: Run, tmp_path: Path) -> None:
     for value in ("-5 USD/kW-month", "5 USD", "1e9 USD/kW-month"):
         path.write_text("\n".join([*lines, row.replace("150 USD/kW-month", value)]).replace('id = "owned"', 'id = "colo"'))
         assert "colocation" in refusal(run, "plan", "llama-3.1-8b", "h100-node", "--price-basis", path)
+
+
+def test_a_rented_plan_says_what_owning_costs(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path, system = tmp_path / "rented.json", load_hardware("h100-node").system
+    path.write_text(make_plan("llama-3.1-8b", "h100-node:1", price_basis="rent_od").to_json())
+    code, out, _ = run("cost", "whatif", path, "--format", "json")
+    note = next(note for note in json.loads(out)["notes"] if "owning" in note)
+    owned = system_cost(system, OWNED, system.capex.value).total
+    assert code == 0 and f"{quote_of(system, 'rent_od').usd_per_hour / owned:.3g} times" in note
+    assert f"{owned / 8:.4g} USD an hour of a device" in note

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import Day, echo_json, format_option, hint, profiles_option, read_plan_argument
+from planner.cli.common import Day, echo_json, format_option, hint, number, profiles_option, read_plan_argument
 from planner.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ def _load(name: str, parts: dict[str, MemoryPart], day: date, convert: Terms | N
             raise InputError(error.what, where=where, mend=error.mend) from None
         count = each.units * system.purchasable_devices / system.devices
         pool, before = pool_by_price(system.id, split, hour, count), before + own.hour(system).total * count
+        if terms.rented and system.capex.known:
+            notes.append(_owning(system, terms, hour.total))
         rows.append(_Row(phase, each.units, system, pool, {price_name: usd * count for price_name, usd in split.items()}))
     _check(plan, before, where)
     if terms != own:
@@ -146,6 +148,16 @@ def _load(name: str, parts: dict[str, MemoryPart], day: date, convert: Terms | N
         notes.append(f"{where} is priced anew on the basis {terms.name}")
     rows.sort(key=lambda row: row.phase == "decode")
     return _Loaded(where, plan, inputs, tuple(rows), priced, tuple(dict.fromkeys(notes)))
+
+
+def _owning(system: System, terms: Terms, rent: float) -> str:
+    """What an owner pays for the hour that is rented, and the rent at which both cost the same."""
+    from planner.plans.hours import system_cost
+
+    owned = system_cost(system, terms.prices, system.capex.value).total
+    each = f"{number(owned / system.devices)} USD an hour of a device"
+    basis = f"{terms.prices.id} of {terms.prices.as_of}"
+    return f"{system.id}: renting costs {rent / owned:.3g} times what owning does (basis {basis}), and ties with it at {each}"
 
 
 def _converted(plan: Plan, terms: Terms, hour: float, where: str) -> Plan:
