@@ -75,7 +75,7 @@ def test_near_names_are_offered() -> None:
         load_workload("interactiv")
     with pytest.raises(InputError, match="unknown runtime 'vlm'; did you mean vllm"):
         load_runtime("vlm")
-    with pytest.raises(InputError, match="unknown price basis 'rent'; known: owned"):
+    with pytest.raises(InputError, match="unknown price basis 'rent'; did you mean rent_1y"):
         load_prices("rent")
 
 

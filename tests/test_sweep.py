@@ -264,19 +264,19 @@ def test_a_sweep_that_is_refused_leaves_no_journal(tmp_path: Path) -> None:
 
 
 def test_rents_and_spare_racks_are_points_as_plans_have_them(tmp_path: Path) -> None:
-    text = HEAD.replace('"h100-node"', '"h200-node"') + 'spare = "0:rack"\n[grid]\nprice_basis = ["owned", "rent_od"]\n'
-    text += 'price_date = ["none", 2026-06-01, "2020-01-01"]\n'
-    text += '[[exclude]]\nprice_basis = "owned"\nprice_date = [2026-06-01, "2020-01-01"]\n'
+    text = HEAD + 'spare = "0:rack"\n[grid]\nprice_basis = ["owned", "rent_od"]\n'
+    text += 'price_date = ["none", 2026-07-15, "2020-01-01"]\n'
+    text += '[[exclude]]\nprice_basis = "owned"\nprice_date = [2026-07-15, "2020-01-01"]\n'
     sweep = Sweep(written(tmp_path, text))
     sweep.run(tmp_path / "r.csv", SERIAL)
     rows = rows_of(tmp_path / "r.csv")
     assert [(row["price_basis"], row["price_date"], row["status"]) for row in rows] == [
         ("owned", None, "ok"),
         ("rent_od", None, "ok"),
-        ("rent_od", "2026-06-01", "ok"),
+        ("rent_od", "2026-07-15", "ok"),
         ("rent_od", "2020-01-01", "error"),
     ]
-    newest = plan("llama-3.1-70b", "h200-node", prices="rent_od", constraints=parse_constraints(["tp=8"], []))
+    newest = plan("llama-3.1-70b", "h100-node", prices="rent_od", constraints=parse_constraints(["tp=8"], []))
     assert rows[1]["usd_per_hour"] == newest.cost.usd_per_hour != rows[2]["usd_per_hour"]
     with pytest.raises(InputError, match="no day"):
         Sweep(written(tmp_path, text.replace("2020-01-01", "yesterday")))

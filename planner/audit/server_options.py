@@ -1,6 +1,6 @@
 """Options of ``vllm serve`` beside those of the engine, which the snapshot of the engine's parser does not have.
 
-Of vLLM 0.33.0 (PyPI sdist, Apache-2.0): names of the fields of BaseFrontendArgs and FrontendArgs and of the options that
+Of vLLM 0.33.0 (published sdist, Apache-2.0): names of the fields of BaseFrontendArgs and FrontendArgs and of the options that
 make_arg_parser adds (vllm/entrypoints/common/cli_args.py). None has a meaning for a plan but ``--headless`` and ``--config``.
 SGLang reads ``--config`` before its parser does (srt/server_args_config_parser.py).
 """

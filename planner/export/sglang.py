@@ -1,6 +1,6 @@
 """SGLang: ``sglang.launch_server`` lines and maps of experts.
 
-Options are those of SGLang 0.5.23 (sglang/srt/arg_groups/, PyPI wheel, Apache-2.0):
+Options are those of SGLang 0.5.23 (sglang/srt/arg_groups/, published wheel, Apache-2.0):
 
 * ``--tp-size`` counts all ranks of a pipeline stage; ``--attn-dp-size`` D of them form D groups for attention
   (parallel_hook.py: ``tp_size % attn_dp_size == 0``). ``--enable-dp-attention`` is deprecated.

@@ -1,6 +1,6 @@
 """vLLM: ``vllm serve`` lines and configuration files.
 
-Options are those of vLLM 0.33.0 (vllm/engine/arg_utils.py and vllm/config/, PyPI sdist, Apache-2.0):
+Options are those of vLLM 0.33.0 (vllm/engine/arg_utils.py and vllm/config/, published sdist, Apache-2.0):
 
 * ``--max-num-seqs``, ``--max-num-batched-tokens`` count for each data-parallel rank (docs/serving/data_parallel_deployment.md).
 * ``--gpu-memory-utilization``: see ``common.memory_fraction``; what is left after weights and activations holds the KV cache.
