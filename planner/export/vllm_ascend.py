@@ -1,6 +1,6 @@
 """vLLM on Huawei's NPUs: ``vllm serve`` with the plugin's ``--additional-config`` and its map of experts.
 
-Of vllm-ascend 0.23.0.post1 (published sdist, Apache-2.0): ``eplb_config`` has ``expert_map_path`` (a ``.json`` that exists when the
+Of vllm-ascend 0.23.0.post1 (its sdist, Apache-2.0): ``eplb_config`` has ``expert_map_path`` (a ``.json`` that exists when the
 engine starts) and ``num_redundant_experts``, which counts all slots beyond the experts (vllm_ascend/ascend_config.py). A map file
 has for every MoE layer, counted from 0, the logical experts in the slots of each device (vllm_ascend/eplb/core/eplb_utils.py).
 """
