@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.architecture.blocks import Block, Hashed, Model
+from planner.architecture.blocks import Block, Model
+from planner.architecture.parts import Hashed
 from planner.architecture.popularity import Popularity
 
 

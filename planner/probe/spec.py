@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from planner.architecture import Model, model_from_config
-from planner.architecture.blocks import Block, Hashed
+from planner.architecture.blocks import Block
 from planner.architecture.families.common import chain
 from planner.architecture.families.deepseek_v41 import engram_block
+from planner.architecture.parts import Hashed
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError
 
@@ -79,7 +80,7 @@ class Spec(BaseModel):
     """Share of every layer's experts."""
     table_on_disk: bool = False
     dense_on_disk: bool = False
-    """All other weights of the layers, read ahead one layer."""
+    """Attention and routers of all layers, read ahead one layer; embedding, head and what projects tables stay."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
@@ -107,7 +108,7 @@ class Spec(BaseModel):
 
     @property
     def dense_elements(self) -> int:
-        """Query, key, value, output and router of one layer, and what projects its table."""
+        """Query, key, value, output and router of one layer."""
         return self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads) + self.experts * self.hidden
 
     @property

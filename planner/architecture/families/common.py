@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from planner.architecture.blocks import Block, Edge, Tensor, WeightGroup
+from planner.architecture.blocks import Block, Edge
+from planner.architecture.parts import Tensor, WeightGroup
 
 Width = Annotated[int, Field(gt=0, le=2**24)]
 Heads = Annotated[int, Field(gt=0, le=2**16)]

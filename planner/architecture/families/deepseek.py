@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import Block, Identity, Model, Router, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import (
     Experts,
@@ -24,6 +24,7 @@ from planner.architecture.families.common import (
 )
 from planner.architecture.families.grouped import attention, experts, gated_mlp, inner_axis
 from planner.architecture.families.layers import Place, model_of, stacked
+from planner.architecture.parts import WeightGroup
 
 
 class DeepseekConfig(FamilyConfig):

@@ -20,20 +20,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import (
-    Block,
-    Cache,
-    Edge,
-    FlopTerm,
-    Identity,
-    Model,
-    Read,
-    Router,
-    Span,
-    Speculation,
-    Tensor,
-    WeightGroup,
-)
+from planner.architecture.blocks import Block, Edge, Identity, Model, Router, Speculation
 from planner.architecture.families import Family
 from planner.architecture.families.common import (
     Experts,
@@ -50,6 +37,7 @@ from planner.architecture.families.common import (
     vector,
 )
 from planner.architecture.families.layers import Place, exchange, place, places
+from planner.architecture.parts import Cache, FlopTerm, Read, Span, Tensor, WeightGroup
 from planner.quantities import Figure
 
 MLA_PAGE_TOKENS = 64  # vLLM's FlashMLA backend: block_size 64

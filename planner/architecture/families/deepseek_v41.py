@@ -16,21 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import (
-    Block,
-    Cache,
-    FlopTerm,
-    Hashed,
-    Identity,
-    Model,
-    Read,
-    Span,
-    Tensor,
-    WeightGroup,
-)
+from planner.architecture.blocks import Block, Identity, Model
 from planner.architecture.families import Family
 from planner.architecture.families.common import Heads, Width, embedding_block, vector
-from planner.architecture.families.deepseek_v4 import (
+from planner.architecture.families.layers import Place, place, places, text_config
+from planner.architecture.families.shared_head import (
     BLOCK_TOKENS,
     SharedHeadConfig,
     core,
@@ -40,7 +30,7 @@ from planner.architecture.families.deepseek_v4 import (
     projections,
     window_cache,
 )
-from planner.architecture.families.layers import Place, place, places, text_config
+from planner.architecture.parts import Cache, FlopTerm, Hashed, Read, Span, Tensor, WeightGroup
 
 LayerIds = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(max_length=10_000)]
 

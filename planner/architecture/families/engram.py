@@ -11,12 +11,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import Block, Hashed, Identity, Model, Tensor, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Heads, Width, chain, must_divide, vector
 from planner.architecture.families.deepseek_v3 import DeepseekV3Config, build_latent
 from planner.architecture.families.deepseek_v41 import engram_block
 from planner.architecture.families.layers import exchange
+from planner.architecture.parts import Hashed, Tensor, WeightGroup
 
 
 class EngramConfig(DeepseekV3Config):

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from math import gcd
 from typing import TypedDict
 
-from planner.architecture.blocks import Block, Cache, FlopTerm, Read, Span, Tensor, WeightGroup
+from planner.architecture.blocks import Block
 from planner.architecture.families.common import MHA_PAGE_TOKENS, columns_axis, swiglu, vector
 from planner.architecture.formats import format_of
+from planner.architecture.parts import Cache, FlopTerm, Read, Span, Tensor, WeightGroup
 
 CORE_TILE = 16  # columns a matrix core takes at once: the finest cut of a side without scales
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from planner.architecture.blocks import Block, Cache, FlopTerm, Identity, Model, Read, Router, Span, Tensor, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import (
     Experts,
@@ -29,6 +29,7 @@ from planner.architecture.families.common import (
 from planner.architecture.families.deepseek_v3 import DeepseekV3Config, dense_mlp, latent_attention
 from planner.architecture.families.grouped import inner_axis
 from planner.architecture.families.layers import Place, exchange, places, text_config
+from planner.architecture.parts import Cache, FlopTerm, Read, Span, Tensor, WeightGroup
 
 OTHER_NAMES = {
     "num_experts": "n_routed_experts",

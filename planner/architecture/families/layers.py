@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
-from planner.architecture.blocks import Block, Edge, Identity, Model, Router, Speculation, WeightGroup
+from planner.architecture.blocks import Block, Edge, Identity, Model, Router, Speculation
 from planner.architecture.families.common import FamilyConfig, chain, embedding_block, embedding_group, head_block, vector
 from planner.architecture.families.grouped import Place as Place
 from planner.architecture.families.grouped import matrix
+from planner.architecture.parts import WeightGroup
 from planner.quantities import Figure
 
 OF_THE_WHOLE = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import Block, Identity, Model, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model
 from planner.architecture.families import Family
 from planner.architecture.families.common import (
     FamilyConfig,
@@ -24,6 +24,7 @@ from planner.architecture.families.common import (
 )
 from planner.architecture.families.grouped import Place, attention
 from planner.architecture.families.layers import model_of, stacked
+from planner.architecture.parts import WeightGroup
 
 LayerType = Literal["sliding_attention", "full_attention"]
 

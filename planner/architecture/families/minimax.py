@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from planner.architecture.blocks import Block, Cache, FlopTerm, Identity, Model, Read, Router, Span, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Heads, Width, columns_axis, swiglu, vector
 from planner.architecture.families.grouped import Place, attention, experts, gated_mlp, inner_axis, matrix
 from planner.architecture.families.layers import model_of, stacked, text_config
 from planner.architecture.families.llama import GroupedConfig
+from planner.architecture.parts import Cache, FlopTerm, Read, Span, WeightGroup
 
 PER_LAYER = Annotated[list[Annotated[int, Field(ge=0, le=1)]], Field(max_length=10_000)]
 

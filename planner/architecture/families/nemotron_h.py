@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import Block, Identity, Model, Router, Tensor, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, FamilyConfig, Heads, Width, columns_axis, must_divide, vector
 from planner.architecture.families.grouped import (
@@ -39,6 +39,7 @@ from planner.architecture.families.layers import (
     unpublished_speculation,
 )
 from planner.architecture.formats import format_of
+from planner.architecture.parts import Tensor, WeightGroup
 
 Kind = Literal["mamba", "attention", "moe", "mlp"]
 LETTERS: dict[str, Kind] = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}

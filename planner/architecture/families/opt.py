@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from planner.architecture.blocks import Block, Identity, Model, Tensor, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model
 from planner.architecture.families import Family
 from planner.architecture.families.common import (
     FamilyConfig,
@@ -24,6 +24,7 @@ from planner.architecture.families.common import (
 )
 from planner.architecture.families.grouped import attention, matrix
 from planner.architecture.families.layers import model_of, place
+from planner.architecture.parts import Tensor, WeightGroup
 
 SPARE_POSITIONS = 2
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from planner.architecture.blocks import Block, Identity, Model, Router, WeightGroup
+from planner.architecture.blocks import Block, Identity, Model, Router
 from planner.architecture.families import Family
 from planner.architecture.families.common import Experts, Heads, Width, columns_axis, must_divide, swiglu, vector
 from planner.architecture.families.grouped import (
@@ -41,6 +41,7 @@ from planner.architecture.families.layers import (
 )
 from planner.architecture.families.llama import GroupedConfig
 from planner.architecture.formats import format_of
+from planner.architecture.parts import WeightGroup
 
 STATE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HybridLayer = Literal["linear_attention", "full_attention"]
