@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from importlib import import_module
 
 import click
@@ -15,8 +15,11 @@ LISTS = ("list models", "list workloads")
 
 def said(*arguments: str) -> str:
     """What a command prints."""
-    with redirect_stdout(io.StringIO()) as out, suppress(SystemExit):
-        main.main(list(arguments))
+    with redirect_stdout(io.StringIO()) as out:
+        try:
+            main.main(list(arguments))
+        except SystemExit as end:
+            assert not end.code, f"planner {' '.join(arguments)} exits with {end.code}"
     lines = "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
     return f"```text\n$ planner {' '.join(arguments)}\n{lines}```\n"
 

@@ -38,11 +38,10 @@ def vllm(source: Path) -> tuple[argparse.ArgumentParser, dict[str, Any], dict[st
     pretend({"vllm": f"{version_of(source, 'vllm')}+cpu"})
     stand_in("torch", "torch.nn", "torch.library", "vllm._C", "vllm._C_stable_libtorch")
     stand_in("vllm.model_executor.custom_op", "vllm.utils.torch_utils", "vllm.v1.executor")
-    arguments = import_with_stand_ins("vllm.engine.arg_utils")
+    server = import_with_stand_ins("vllm.entrypoints.common.cli_args")
     parsers = import_with_stand_ins("vllm.utils.argparse_utils")
     config = import_with_stand_ins("vllm.config")
-    parser = parsers.FlexibleArgumentParser(prog="vllm serve")
-    arguments.AsyncEngineArgs.add_cli_args(parser)
+    parser = server.make_arg_parser(parsers.FlexibleArgumentParser(prog="vllm serve"))
     classes = {
         "eplb-config": import_with_stand_ins("vllm.config.parallel").EPLBConfig,
         "kv-transfer-config": config.KVTransferConfig,

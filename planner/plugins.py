@@ -90,15 +90,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-GROUPS = (
-    "planner.model_families",
-    "planner.hardware",
-    "planner.runtimes",
-    "planner.workloads",
-    "planner.prices",
-    "planner.exporters",
-    "planner.executors",
-)
+GROUPS = tuple(BUILTIN)
 
 
 @dataclass(frozen=True)
@@ -291,4 +283,4 @@ def registry(group: str) -> Registry:
     """The process-wide registry of a group."""
     if group not in GROUPS:
         raise ValueError(f"unknown plugin group {group!r}")
-    return Registry(group, BUILTIN.get(group, {}))
+    return Registry(group, BUILTIN[group])

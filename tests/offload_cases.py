@@ -1,7 +1,8 @@
 """Public measurements of offload that did or did not pay, each with the planner's figure for the same case.
 
 A pool is put into the case's configuration (no search), with everything in device memory whatever its room; then an item is moved
-as ``planner explain`` moves it. What a source leaves open is said in ``note``.
+as ``planner explain`` moves it. What a source leaves open is said with the case here and below the table of
+docs/offload.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import date
 from functools import cache
 
 from planner.api import plan, resolve
+from planner.economics.classes import PICOJOULES_PER_BIT
 from planner.hardware import HardwareSelection, load_hardware
 from planner.plans import Plan, build_context
 from planner.plans.constraints import Constraint
@@ -80,6 +82,10 @@ def joules(state: PoolState, tier: str, item: str, mode: str) -> float:
 # --- the cases ----------------------------------------------------------------------------------------------------
 
 
+H100_BYTES_PER_S = 3.35e12
+"""HBM of an H100 SXM (NVIDIA's data sheet)."""
+
+
 def weights_that_fit(isl: float = 256.0) -> float:
     """All routed experts (36 GB a device) in host memory, of which kernels read what is woken."""
     return slower(serving("deepseek-v4.1-flash", "h20-node", 8, 64, isl=isl), "host", "routed experts", "fetch")
@@ -87,14 +93,15 @@ def weights_that_fit(isl: float = 256.0) -> float:
 
 def experts_on_ssd(idle_watts: float = 0.0) -> float:
     """Energy of a token with the woken experts read from SSD over that with all weights in HBM, batch 1. 37e9 parameters are read
-    (arXiv 2412.19437), one byte each, at 4.2 pJ/bit; ``idle_watts`` of a device for as long as its HBM takes, since the source
-    hides the drive's time."""
+    (arXiv 2412.19437), one byte each; ``idle_watts`` of a device for as long as the HBM of the source's H100 takes to read them,
+    since the source hides the drive's time."""
     state = serving("deepseek-v3", "h200-node", 8, 1, "generic", 4096.0)
     drive = joules(state, "ssd", "routed experts", "fetch")
     woken, every = 58 * 8 * 3 * 7168 * 2048, 37e9
-    idle = idle_watts * every / 3.35e12
-    resident = every * 8 * 4.2e-12
-    return (resident - woken * 8 * 4.2e-12 + drive + idle) / (resident + idle)
+    idle = idle_watts * every / H100_BYTES_PER_S
+    joules_per_byte = 8 * PICOJOULES_PER_BIT["hbm"].value * 1e-12
+    resident = every * joules_per_byte
+    return (resident - woken * joules_per_byte + drive + idle) / (resident + idle)
 
 
 def table_inside_the_pass(streams: int) -> float:
@@ -104,12 +111,13 @@ def table_inside_the_pass(streams: int) -> float:
 
 
 def table_in_host_memory(model: str, mode: str = "prefetch") -> float:
-    """Throughput kept with the table in host memory, 256 sequences on one device."""
+    """Throughput kept with the table in host memory. Of the source's 512 sequences of 100 to 1,024 tokens (562 on average) 256
+    are taken to decode at once, with 256 tokens out."""
     return 1.0 / slower(serving(model, "h800-node", 1, 256, "generic", 562.0), "host", "Engram table", mode)
 
 
 def prefill_pool(model: str, devices: int, chunk: int = 16384) -> PoolState:
-    """A prefill instance of GB200, experts and attention spread over its devices."""
+    """A prefill instance of GB200, experts and attention spread over its devices; prompts of 2,048 tokens, as the source's."""
     return pool(
         model, "gb200-nvl72", "generic", shape(2048.0, 1024.0), PoolDecision("prefill", 1, 1, devices, devices, 1, 0, chunk)
     )
@@ -159,7 +167,7 @@ def storage_times(selection: HardwareSelection, factor: float) -> HardwareSelect
 
 def two_paths() -> float:
     """Requests/s of a prefill and a decode node with the prefill node's storage twice as fast (as through the decode node too),
-    over those without. Only HBM and the drives hold entries."""
+    over those without. Only HBM and the drives hold entries; how each node is split, which the source does not say, is pinned."""
     rules = (
         "serving=disaggregated",
         "prefill.devices=8",
@@ -192,7 +200,6 @@ class Case:
     said: float
     unit: str
     figure: Callable[[], float]
-    note: str = ""
 
     def row(self) -> str:
         """The row of the table in docs/offload.md."""

@@ -177,8 +177,13 @@ def test_the_gate_fails_when_tokens_get_dearer(
             return int(stop.code or 0), capsys.readouterr().out
         return 0, capsys.readouterr().out
 
-    busier = plan("llama-3.1-8b", "h100-node", utilisation=0.9).to_json()
-    code, out = gate(busier)
-    assert code == 1 and "dearer" in out
-    code, out = gate(busier, "0.5")
+    tight: dict[str, Any] = {"prices": "owned", "site": "cn-west-hub", "runtime": "sglang", "slo_on": "high"}
+    kept = plan("llama-3.1-8b", "h100-node", utilisation=0.9, constraints=PINS, **tight)
+    code, out = gate(kept.to_json())
+    assert code == 0 and "(+0.0%, limit +5%)" in out, "the same question"
+    data = json.loads(kept.to_json())
+    data["cost"]["usd_per_million"]["blended"] /= 1.2
+    code, out = gate(json.dumps(data))
+    assert code == 1 and "dearer" in out and "+20.0%" in out
+    code, out = gate(json.dumps(data), "0.5")
     assert code == 0 and "limit +50%" in out

@@ -86,7 +86,7 @@ def test_environment_is_of_the_text_alone(monkeypatch: pytest.MonkeyPatch) -> No
         ("docker run --gpus all -p 1:2 vllm/vllm-openai:v0.33 --model a/b -tp 8", {"tensor-parallel-size": 8}),
         ("bash -c 'exec python3 -m vllm.entrypoints.openai.api_server --model a/b -tp 8'", {"tensor-parallel-size": 8}),
         ("vllm serve a/b --tensor_parallel_size=8 --headless --port 80 --api-key x y",
-         {"tensor-parallel-size": 8, "headless": True, "port": "80", "api-key": ["x", "y"]}),
+         {"tensor-parallel-size": 8, "headless": True, "port": 80, "api-key": ["x", "y"]}),
         ("model: a/b\ntensor_parallel_size: 8\nenable-expert-parallel: true\nasync-scheduling: false\n"
          "kv-transfer-config: {kv_role: kv_both}\nengram-config: null\n",
          {"tensor-parallel-size": 8, "enable-expert-parallel": True, "kv-transfer-config": {"kv_role": "kv_both"}}),
@@ -250,18 +250,35 @@ def test_sizes_past_all_machines() -> None:
         found = setup(f"vllm serve m --cpu-offload-gb {size}")
         assert not found.weights_below and [one.flag for one in found.findings] == ["--cpu-offload-gb"]
     assert setup("vllm serve m --cpu-offload-gb 0").findings == ()
-    (finding,) = setup("vllm serve m --max-num-seqs 64 --max-num-batched-tokens 63").findings
-    assert (finding.kind, finding.flag) == ("wrong", "--max-num-batched-tokens")
+    found = setup("vllm serve m --max-num-seqs 64 --max-num-batched-tokens 63")
+    assert [(one.kind, one.flag) for one in found.findings] == [
+        (kind, "--max-num-batched-tokens") for kind in ("differs", "wrong")
+    ]
+    found = setup(f"vllm serve m --kv-offloading-size 4 {PRODUCER.replace('producer', 'both')}")
+    assert [(one.kind, one.flag) for one in found.findings] == [("differs", "--kv-offloading-size")]
 
 
 def test_what_is_left_out_is_the_engines_default() -> None:
-    """1024 sequences from 70 GiB on, else 256; chunk and share of memory as the runtimes' files cite them."""
-    for hardware, batch, chunk in (("h100-node", 1024, 8192), ("b200-node", 1024, 16384), ("l40s-node", 256, 2048)):
+    """1024 sequences from 70 GiB on, else 256; tokens of a pass and share of memory as the runtimes' files cite them."""
+    for hardware, batch, tokens in (("h100-node", 1024, 8192), ("b200-node", 1024, 16384), ("l40s-node", 256, 2048)):
         (pool,) = setup("vllm serve m", hardware).pools
-        assert (pool.batch, pool.chunk, pool.fraction) == (batch, chunk, load_runtime("vllm").memory_fraction.value)  # type: ignore[union-attr]
+        assert (pool.batch, pool.chunk, pool.fraction) == (batch, tokens - batch, load_runtime("vllm").memory_fraction.value)  # type: ignore[union-attr]
         assert set(pool.assumed) == {"batch_per_rank", "prefill_tokens_per_rank", "memory"}
     (pool,) = setup("sglang serve --model m --tp 8 --attn-dp-size 8").pools
     assert pool.batch is None and pool.chunk == 8192 // 8
+
+
+def test_prompts_get_what_running_sequences_leave_of_a_pass() -> None:
+    start = "vllm serve m --max-num-batched-tokens"
+    for flags, chunk in (("4096 --max-num-seqs 64", 4032), ("64 --max-num-seqs 64", 64),
+                         ("4096 --max-num-seqs 64 --speculative-config.method mtp", 3968)):  # fmt: skip
+        found = setup(f"{start} {flags}")
+        assert found.pools[0].chunk == chunk and len(found.findings) == (chunk == 64)
+    roles = (f"{start} 4096 --max-num-seqs 64 {role}" for role in (PRODUCER, CONSUMER))
+    read = read_deployment([("x", "\n".join(roles))])
+    systems = dict.fromkeys(("prefill", "decode"), load_hardware("h100-node").system)
+    apart = setup_of(read, systems, load_runtime("vllm"), routed=True, longest=5000.0)
+    assert [pool.chunk for pool in apart.pools] == [4096, None]
 
 
 def test_options_that_no_axis_has() -> None:
@@ -313,8 +330,8 @@ def agrees(found: Setup, pools: tuple[EnginePool, ...]) -> None:
     for mine, pool in zip(found.pools, pools, strict=True):
         assert (mine.tp, mine.pp, mine.attention_dp, mine.ep) == (pool.tp, pool.pp, pool.attention_dp, pool.ep)
         assert (mine.context_parallel, mine.devices, mine.replicas) == (pool.context_parallel, pool.devices, 1)
-        least = pool.sequences_per_rank * pool.pp if found.engine == "vllm" else 0  # vLLM wants a token for each sequence
-        chunk = max(pool.chunk_tokens, least) if pool.chunk_tokens else None
+        beside = pool.sequences_per_rank * (pool.pp - 1 - pool.mtp)  # what vLLM's least of a token for each sequence leaves
+        chunk = max(pool.chunk_tokens, beside if found.engine == "vllm" else 0) if pool.chunk_tokens else None
         assert (mine.batch, mine.chunk) == (pool.sequences_per_rank or None, chunk)
         assert (found.kv_dtype, found.mtp, found.redundant) == (pool.kv_dtype, pool.mtp, pool.redundant_experts)
 

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -23,16 +24,18 @@ import planner
 from planner.api import compare, plan
 from planner.cli.common import number
 from planner.cli.compare_command import _joined
-from planner.cli.compare_view import print_comparison
+from planner.cli.compare_view import _rank, print_comparison
 from planner.cli.schema_command import schema_of
 from planner.comparison import Candidate, Comparison, compare_plans
 from planner.comparison.chance import DRAWS, Z90, Spread, best, better, in_order, sample, spread_of
 from planner.comparison.judged import judge, of_hardware
 from planner.comparison.ranking import verdict
 from planner.comparison.run import Cell, Planner, plan_all
+from planner.comparison.words import percent
 from planner.errors import InputError
 from planner.hardware import HardwareSelection, System
 from planner.plans.schema import Interval, Plan
+from planner.prices import OwnedPrices, load_prices
 from planner.quantities import Figure
 from planner.search import Stop
 
@@ -282,7 +285,12 @@ def test_where_power_alone_costs_more_no_price_is_low_enough() -> None:
     found = side_by_side(planned(), plan(MODEL, HardwareSelection(system=hungry), **options()))
     assert found.rows[1].break_even is not None
     assert found.rows[1].break_even.scale is None and found.rows[1].break_even.units == []
-    assert any("at no price" in line for line in found.summary)
+    assert any("at no price" in line and "its electricity alone" in line for line in found.summary)
+    rate = {"value": 150.0, "low": 100.0, "high": 250.0, "source": "s", "as_of": "2026-11-01", "grade": "C"}
+    owned = load_prices("owned").model_dump(mode="json", exclude={"electricity"}) | {"id": "colo", "colocation": rate}
+    hosted = options(prices=OwnedPrices.model_validate(owned, context={"si": True}))
+    both = [plan(MODEL, HardwareSelection(system=one), **hosted) for one in (system(), hungry)]
+    assert any("at no price" in line and "its colocation alone" in line for line in side_by_side(*both).summary)
 
 
 def test_prices_of_several_bases_are_never_ranked_together() -> None:
@@ -315,8 +323,51 @@ def test_rents_break_even_as_rents_and_capital_of_another_kind_is_noted() -> Non
 def test_a_search_cut_short_is_not_called_certain() -> None:
     plans = [planned(), planned(capex=1.05)]
     certificate = plans[1].certificate.model_copy(update={"bound": plans[0].certificate.objective * 0.99})
-    row = side_by_side(plans[0], plans[1].model_copy(update={"certificate": certificate})).rows[1]
+    cut = plans[1].model_copy(update={"certificate": certificate})
+    row = side_by_side(plans[0], cut).rows[1]
     assert row.within_gap and row.verdict == "a toss-up" and row.probability_better == 0.0
+
+
+def test_the_sentence_on_the_best_names_the_pairs_that_searches_left_open() -> None:
+    """The first row is none of them, so no verdict tells."""
+    plans = [planned("other-node", 3.0), planned(), planned(capex=1.05)]
+    certificate = plans[2].certificate.model_copy(update={"bound": plans[1].certificate.objective * 0.99})
+    told = "as far as these plans go: the search left more open than lies between small-node:1 (1) and small-node:1 (2)"
+    found = side_by_side(*plans[:2], plans[2].model_copy(update={"certificate": certificate}))
+    assert not any(row.within_gap for row in found.rows) and found.summary[0].endswith(told)
+    assert not any("left more open" in line for line in side_by_side(*plans).summary)
+
+
+def test_alike_ones_are_the_best_together() -> None:
+    found = side_by_side(planned("other-node", 1.5), planned(), planned())
+    one, first, second = found.rows
+    assert one.probability_best is not None and first.probability_best == second.probability_best
+    together = 1.0 - one.probability_best
+    assert 2.0 * (first.probability_best or 0.0) == pytest.approx(together)
+    assert f"the best of the 3 with {percent(together)}" in found.summary[0]
+    assert "are, all alike, the cheapest" in found.summary[0]
+    assert sum("would cost what" in line for line in found.summary) == 1  # not the one what the other does
+
+
+def test_where_nothing_is_served_throughput_has_no_lower_end() -> None:
+    found = judge(planned(objective="throughput"), "plan")
+    group, end, operation = found.others[0]
+    cut = replace(found, others=[(group, end, replace(operation, requests_per_s=0.0)), *found.others[1:]])
+    assert cut.objective_interval.low is None and cut.objective_interval.high is not None and cut.spread is None
+
+
+def test_how_probably_a_row_is_first_is_told_where_there_are_several() -> None:
+    """Certainty too, and where prices do not matter."""
+    found = side_by_side(planned(objective="throughput"), planned("other-node", objective="throughput"))
+    sure = found.rows[0].model_copy(update={"probability_best": 1.0})
+    assert sure.break_even is None and _rank(found, sure) == "1\nfirst over 99.9%"
+    alone = side_by_side(planned(objective="throughput"))
+    assert _rank(alone, alone.rows[0]) == "1"
+
+
+def test_draws_are_told_where_there_is_something_to_rank() -> None:
+    assert not any("draws" in note for note in side_by_side(planned()).notes)
+    assert any("10,000 draws" in note for note in side_by_side(planned(), planned("other-node")).notes)
 
 
 def test_a_plan_whose_numbers_do_not_follow_is_refused() -> None:

@@ -120,6 +120,27 @@ def test_inputs_of_another_name_are_one_line(plans: tuple[Plan, Plan]) -> None:
     assert [(row.path, row.first, row.second) for row in found.inputs] == [("model", "llama-3.1-8b", "other")]
 
 
+def test_another_plan_to_take_over_from_is_told(plans: tuple[Plan, Plan]) -> None:
+    fresh = plans[0]
+    taken = plan("llama-3.1-8b", "h100-node", previous=plans[1])
+    inputs = json.loads(json.dumps(taken.inputs))
+    inputs["previous"]["units"] = [2]
+    found = difference(taken, taken.model_copy(update={"inputs": inputs})).inputs
+    assert [(row.path, row.first, row.second) for row in found] == [("previous.units.0", 1, 2)]
+    assert ("previous", None, "a plan to take over from") in [
+        (row.path, row.first, row.second) for row in difference(fresh, taken).inputs
+    ]
+
+
+def test_a_plan_that_does_not_verify_is_shown_with_a_note(
+    files: tuple[Path, Path], plans: tuple[Plan, Plan], tmp_path: Path, run: Run
+) -> None:
+    path = tmp_path / "changed.json"
+    path.write_text(altered(plans[0], usd_per_hour=plans[0].cost.usd_per_hour * 2.0).to_json(), encoding="utf-8")
+    code, out, err = run("--quiet", "diff", files[0], path)
+    assert (code, err) == (0, f"note: {path} does not verify: planner verify {path}\n") and "usd per hour" in out
+
+
 def test_bad_input_is_one_line(files: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
     assert "standard input" in run("diff", "-", "-")[2]
     assert "no such file" in run("diff", files[0], tmp_path / "none.json")[2]

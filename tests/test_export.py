@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import shlex
 import subprocess
 from dataclasses import replace
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from planner.errors import InputError
-from planner.export import Values, engine_deployment, export_plan, load_values, sglang
+from planner.export import Held, Values, engine_deployment, export_plan, load_values, sglang
 from planner.export.common import Notes, listed, memory_fraction, stream_groups, streamed_experts
 from planner.export.expert_map import expert_slots, logical_to_physical
 from planner.export.options import load_options, parse_words
-from planner.export.serve import OfNode, Serve, option_words
+from planner.export.serve import OfNode, Serve, node_script, option_words
 from planner.export.vllm import EXPORTER, KV_DTYPES, serve_command
 from planner.export.yaml_text import documents, to_yaml
 from planner.search import solve
@@ -70,6 +71,10 @@ def test_readers_of_both_yaml_versions_read_what_was_written(value: object) -> N
     text = to_yaml(value)  # type: ignore[arg-type]
     assert yaml.safe_load(text) == value  # PyYAML reads 1.1
     assert YAML(typ="safe", pure=True).load(text) == value  # ruamel.yaml reads 1.2
+
+
+def test_a_key_that_ends_a_line_is_quoted() -> None:
+    assert yaml.safe_load(to_yaml({"a\n": 1})) == {"a\n": 1}
 
 
 def test_documents_are_apart_and_what_has_no_place_is_refused() -> None:
@@ -310,16 +315,76 @@ def test_device_formats_that_weights_are_converted_to_are_listed() -> None:
     assert lost == [f"{phase} pool: weights of fp8_block128 in int8_channel" for phase in ("prefill", "decode")]
 
 
-def test_vllm_gets_a_token_a_pass_for_each_sequence() -> None:
-    """It refuses --max-num-batched-tokens below --max-num-seqs."""
+def test_vllm_gets_a_token_and_its_drafts_a_pass_for_each_sequence_beside_the_prompts() -> None:
+    """It refuses --max-num-batched-tokens below --max-num-seqs, and running sequences take theirs before prompts."""
     here = deployment("v3-h800")
-    pool = replace(here.pools[0], phase="mixed", sequences_per_rank=100, pp=3, chunk_tokens=256)
+    pool = replace(here.pools[0], phase="mixed", sequences_per_rank=100, pp=3, chunk_tokens=128, mtp=0)
     notes = Notes()
     options = serve_command(here, pool, Values(), notes).options
     assert (options["max-num-seqs"], options["max-num-batched-tokens"]) == (300, 300)
-    assert any("256 prompt tokens" in row.what for row in notes.lost)
-    options = serve_command(here, replace(pool, chunk_tokens=512), Values(), Notes()).options
-    assert options["max-num-batched-tokens"] == 512
+    assert [row.instead for row in notes.lost if "128 prompt tokens" in row.what] == ["200"]
+    for mtp in (0, 2):
+        notes = Notes()
+        options = serve_command(here, replace(pool, chunk_tokens=512, mtp=mtp), Values(), notes).options
+        assert options["max-num-batched-tokens"] == 512 + 100 * (1 + mtp)
+        assert not any("prompt tokens" in row.what for row in notes.lost)
+
+
+def test_only_followers_are_told_where_their_ranks_start() -> None:
+    """On the first node vLLM takes --data-parallel-start-rank for a server on every node, and then refuses headless ones
+    (vllm/engine/arg_utils.py, v1/engine/utils.py)."""
+    here = deployment("v3-h800")
+    pool = replace(here.pools[-1], tp=2, pp=1, attention_dp=8, devices=16, devices_per_node=8)
+    serve = serve_command(here, pool, Values(), Notes())
+    first, second = (serve.argv(node, "h") for node in (0, 1))
+    assert "--data-parallel-start-rank" not in first and second[: len(first)] == first
+    assert second[len(first) :] == ("--data-parallel-start-rank", "4") and serve.options["data-parallel-size-local"] == 4
+    script = node_script(serve, 2, "--headless").replace("exec vllm", "printf '%s\\0'")
+    for node, extra in ((0, []), (1, ["--headless", "--data-parallel-start-rank", "4"])):
+        env = {**os.environ, "NODE_RANK": str(node), "LEADER_ADDRESS": "h"}
+        said = subprocess.run(
+            ["sh", "-c", f"set -eu\n{script.replace('exec env', 'env')}"], env=env, capture_output=True, text=True
+        )
+        assert said.stdout.split("\0")[:-1] == [*first[1:], *extra], said.stderr
+
+
+@pytest.mark.parametrize(("dp", "nodes", "starts"), [(2, 4, True), (4, 6, False)])
+def test_a_rank_that_no_node_holds_has_whole_nodes(dp: int, nodes: int, starts: bool) -> None:
+    """vLLM works out by --nnodes and --node-rank whose node it is, if they divide (vllm/config/parallel.py: nnodes_within_dp)."""
+    here = deployment("v3-h800")
+    pool = replace(here.pools[-1], tp=8 * nodes // dp, pp=1, attention_dp=dp, devices=8 * nodes, devices_per_node=8)
+    notes = Notes()
+    serve = serve_command(here, pool, Values(), notes)
+    assert serve.options["nnodes"] == nodes and set(serve.per_node) == {"node-rank", "master-addr"}
+    assert "data-parallel-size-local" not in serve.options
+    assert any("data-parallel ranks on" in row.what for row in notes.lost) != starts
+
+
+@pytest.mark.parametrize("target", ["vllm", "sglang", "trtllm"])
+def test_instances_that_share_a_node_are_said(target: str) -> None:
+    here = engine_deployment(solve(small.instance(small.llama(), small.node(4), 1, small.workload(), small.runtime())))
+    for devices, replicas, shares in ((1, 4, True), (2, 2, True), (1, 1, False), (3, 2, False), (4, 3, False)):
+        pool = replace(here.pools[0], tp=devices, attention_dp=1, pp=1, devices=devices, devices_per_node=4, replicas=replicas)
+        pool = replace(pool, system=pool.system.model_copy(update={"vendor": "NVIDIA"}))
+        made = export_plan(replace(here, pools=(pool,)), target, Values(), COMMAND)
+        said = [note for note in made.notes if "CUDA_VISIBLE_DEVICES" in note and "--port" in note]
+        assert len(said) == shares
+        script = next(file.content.decode() for file in made.files if file.name.endswith(".sh"))
+        assert script.endswith('"$@"\n')
+
+
+def test_a_prefix_cache_in_host_memory_does_not_displace_the_connector_between_pools() -> None:
+    """--kv-offloading-size replaces the connector (vllm/config/vllm.py: _post_init_kv_transfer_config)."""
+    here = deployment("v3-h800")
+    part = Held("prefix cache", "prefix", (), "host", "ddr", "host", "resident", 1.0, 2e9)
+    pool = replace(here.pools[0], held=(*here.pools[0].held, part))
+    notes = Notes()
+    options = serve_command(here, pool, Values(), notes).options
+    assert "kv-offloading-size" not in options and "kv-transfer-config" in options
+    assert any("2 GB a device of the prefix cache in host" in row.what for row in notes.lost)
+    alone, notes = replace(here, pools=(pool,)), Notes()
+    options = serve_command(alone, pool, Values(), notes).options
+    assert "kv-offloading-size" in options and not any("prefix cache" in row.what for row in notes.lost)
 
 
 @pytest.mark.parametrize(("target", "script"), [("sglang", "launch-mixed.sh"), ("trtllm", "serve-mixed.sh")])

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -21,12 +24,12 @@ from planner.hardware.writer import to_toml
 from planner.performance import resolve_rates
 from planner.probe import blas, disk
 from planner.probe import measure as measuring
-from planner.probe.accelerator import Accelerator
+from planner.probe.accelerator import Accelerator, measure_accelerator
 from planner.probe.clock import Spread, spread_of, timed
 from planner.probe.decoder import Clock, Measured, decoder, run
 from planner.probe.disk import measure_disk, scratch
 from planner.probe.fit import fit
-from planner.probe.memory import Memory
+from planner.probe.memory import Memory, available_bytes, measure_memory
 from planner.probe.place import placed
 from planner.probe.predict import pool_of, predict, reference_runtime
 from planner.probe.products import FEW, Products, curve_points, product
@@ -127,15 +130,91 @@ def test_a_curve_that_holds_reading_is_read_at_every_number_of_rows(host: System
     assert rates.gemm_flop_per_s("fp32", np.array([1.0]), "dense")[0] == pytest.approx(12e9)
 
 
-def test_a_gpu_is_the_device_where_one_was_measured() -> None:
-    rows = ((1, flat(1e12)), (4096, flat(600e12)))
-    gpu = Accelerator("H100", 2, 80 * 10**9, flat(3e12), flat(50e9), flat(45e9), {"bf16": rows}, flat(5e-6), flat(200e9))
-    found = profile_of("gpus", DAY, 2, MEMORY, PRODUCTS, DISK, gpu, parse_nvidia(NVIDIA))
+def test_memory_is_counted_before_arrays_take_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner.probe.memory.available_bytes", lambda: tracemalloc.get_traced_memory()[0])
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert measure_memory(1, array_bytes=2**22, runs=1).usable - before < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_where_linux_does_not_say_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "meminfo"
+    table.write_text("MemTotal:        900 kB\nMemAvailable:    700 kB\n")
+    monkeypatch.setattr("planner.probe.memory.MEMINFO", table)
+    assert available_bytes() == 700 * 1024
+    table.unlink()
+    assert available_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.delattr("planner.probe.memory.os.sysconf")
+    with pytest.raises(InputError, match="does not say how much memory"):
+        available_bytes()
+
+
+GPU_ROWS = ((1, flat(1e12)), (4096, flat(600e12)))
+GPU = Accelerator("H100", 2, 80 * 10**9, flat(3e12), flat(50e9), flat(45e9), {"bf16": GPU_ROWS}, flat(5e-6), flat(200e9))
+
+
+def test_a_gpu_is_the_device_where_one_was_measured(tmp_path: Path, run: Run) -> None:
+    found = profile_of("gpus", DAY, 2, MEMORY, PRODUCTS, DISK, GPU, parse_nvidia(NVIDIA))
+    file = tmp_path / "gpus.toml"
+    file.write_text(to_toml(found))
+    assert run("lint", file)[0] == 0
+    assert found.power.value == 40 + 2 * 15 + 2 * 700 and "700 W for each GPU" in found.power.source
+    assert "8192 x 8192" in found.device.compute["bf16"].gemm.note
     assert [tier.id for tier in found.tiers] == ["hbm", "ram", "disk"] and found.devices == 2
     assert found.domains[0].bandwidth.value == pytest.approx(200e9) and "NV18" in found.domains[0].bandwidth.note
     link = found.links[0]
     assert link.reverse_efficiency is not None and link.reverse_efficiency.value == pytest.approx(0.9)
     assert resolve_rates(found, load_runtime("generic")).memory_kind == "hbm"
+
+
+class Tensor:
+    """What the probe asks of one of torch's."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def pin_memory(self) -> "Tensor":
+        return self
+
+    def copy_(self, other: "Tensor", non_blocking: bool = False) -> None:
+        assert other.shape == self.shape
+
+    def add_(self, value: float) -> None:
+        assert value
+
+    def __matmul__(self, other: "Tensor") -> "Tensor":
+        assert self.shape[1] == other.shape[0]
+        return Tensor(self.shape[0], other.shape[1])
+
+
+def fake_torch(**nccl: object) -> Any:
+    def made(shape: Any, **_: object) -> Tensor:
+        return Tensor(*(shape if isinstance(shape, tuple) else (shape,)))
+
+    cuda = SimpleNamespace(
+        synchronize=lambda: None,
+        mem_get_info=lambda device: (79 * 10**9, 80 * 10**9),
+        device_count=lambda: 2,
+        get_device_name=lambda device: "A GPU",
+        nccl=SimpleNamespace(**nccl),
+    )
+    kinds = dict.fromkeys(("uint8", "bfloat16", "float16"), "kind")
+    return SimpleNamespace(
+        cuda=cuda, ones=made, zeros=made, device=lambda *name: name, empty_like=lambda other: Tensor(*other.shape), **kinds
+    )
+
+
+def test_gpus_are_measured_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measure_accelerator(fake_torch(all_reduce=lambda parts: None), 2)
+    assert found.count == 2 and found.usable > 79 * 10**9 and set(found.products) == {"bf16", "fp16"}
+    assert found.all_reduce is not None and found.all_reduce.runs == found.read.runs == 2
+    alone = measure_accelerator(fake_torch(), 2)
+    assert alone.all_reduce is None
+    monkeypatch.setattr(measuring, "find_accelerator", lambda runs: alone)
+    assert any("no all-reduce ran over the 2 GPUs" in note for note in measuring.probe(TINY, None, 1).notes)
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------------
@@ -383,6 +462,8 @@ def test_the_study_scores_what_the_fit_never_saw() -> None:
     assert sum(spec.disk_bytes > 0 for spec in scores) * 3 >= len(scores)
     order = interleaved(fits, scores)
     assert sorted(map(str, order)) == sorted(map(str, (*fits, *scores)))
+    with pytest.raises(ValueError, match="is scored and fitted to"):
+        interleaved(fits, (*scores, fits[0].model_copy(update={"id": "other"})))
     assert set(order[: len(order) // 2]) & set(fits) and set(order[len(order) // 2 :]) & set(fits)
 
 

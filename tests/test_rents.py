@@ -364,6 +364,7 @@ def refusal(run: Run, *arguments: object) -> str:
         (("h800-node", "--price-date", "2026-01-01"), "leave out --price-date"),
         (("h800-node", "--price-basis", "rent_od", "--price-date", "soon"), "is no date"),
         (("h800-node", "--price-basis", "rent_5y"), "unknown price basis 'rent_5y'; did you mean rent_"),
+        (("h800-node", "--price-basis", "tcp"), "unknown price basis 'tcp'; did you mean tco"),
         (("h800-node", "--price-basis", "rent_od", "--site", "cn-west-hub"), "a rented hour has a site's electricity in it"),
     ],
 )
@@ -450,6 +451,21 @@ def test_rents_are_listed_and_shown(run: Run) -> None:
     assert len(json.loads(run("show", "hardware", "h100-node", "--format", "json")[1])["rents"]) == 12
 
 
+def test_rents_are_listed_as_plans_have_them(run: Run, tmp_path: Path) -> None:
+    """Of a profile that inherits them, of none that hides another, and not of one that cannot be read."""
+
+    def listed() -> set[str]:
+        return {row["id"] for row in json.loads(run("list", "prices", "--profiles", tmp_path, "--format", "json")[1])}
+
+    heir = profile(tmp_path)
+    assert {"mine", "h800-node", "h100-node"} <= listed()
+    hiding = heir.read_text(encoding="utf-8").replace('"mine"', '"h100-node"') + 'device = "h200-sxm"\n'
+    (tmp_path / "h100-node.toml").write_text(hiding, encoding="utf-8")
+    heir.write_text(heir.read_text(encoding="utf-8") + "devices = 0\n", encoding="utf-8")
+    assert load_hardware("h100-node", folders=[tmp_path]).system.rents == ()
+    assert "h800-node" in listed() and not {"mine", "h100-node"} & listed()
+
+
 # --- profiles and price files -------------------------------------------------------------------------------------
 
 ROW = """
@@ -511,7 +527,12 @@ def test_bad_rents_are_refused_in_one_line(run: Run, tmp_path: Path, rows: list[
         ('basis = "rent_od"', 'basis = "rent_2y"', "rent.0.basis"),
         ('per = "device"', 'per = "rack"', "rent.0.per"),
         ("[[rent]]", "[[rents]]", "write [[rent]]"),
-        ('value = "2 USD/h", source = "contract"', 'unknown = "secret"', ""),
+        ('value = "2 USD/h", source = "contract"', 'unknown = "secret"', "an unknown figure has only unknown, as_of"),
+        (
+            'value = "2 USD/h", source = "contract", as_of = 2026-10-01, grade = "A"',
+            'unknown = "secret", as_of = 2026-10-01',
+            "nobody has published",
+        ),
         ('grade = "A"', 'grade = "C"', "needs an interval"),
     ],
 )

@@ -9,29 +9,33 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from instances_report import COMMAND, HOSTILE, compared, comparison, plan, single, study
+from markupsafe import escape
 
 from planner.api import plan as make_plan
 from planner.comparison.compare import Candidate, compare_plans
 from planner.plans import Plan
 from planner.report import Section, Table, comparison_report, page, plan_report
 from planner.report.content import Link, Report
-from planner.report.experts import MOST_COLUMNS, heat_of
-from planner.report.figures import plain
+from planner.report.experts import heat_of
+from planner.report.figures import heat_figure, plain
 from planner.report.front import points_of
 from planner.report.numbers import change, number, power, share, size
 from planner.report.occupancy import FREE, kind_of, occupancy_of
 from planner.report.page import embedded
+from planner.report.sections import experts_section, sensitivity_section
 from planner.report.sources import linked, sources_of
 from planner.report.steps import steps_of
 from planner.report.study import Study
+from planner.report.timeline import schedules_of
 from planner.report.traffic import COMPUTE, PEERS, WRITTEN, traffic_of
-from planner.report.uncertainty import elasticities_of, swings_of
+from planner.report.uncertainty import elasticities_of, swings_of, unserved_of, words
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -134,7 +138,30 @@ def test_uniform_use_is_said_to_be_all_that_is_known() -> None:
     assert heat.fullest > 1.0 and heat.pairs > 0.0
     section = next(section for section in compared().sections if section.id == "experts")
     assert any("only uniform use of experts is known" in note for note in section.notes)
-    assert heat.ranks <= MOST_COLUMNS == 256
+
+
+def test_of_many_ranks_neighbours_share_a_column_and_the_table_tells_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    (heat,) = heat_of(study())
+    assert len(heat.over_mean[0]) == heat.ranks == 4
+    monkeypatch.setattr("planner.report.figures.MOST_COLUMNS", 3)
+    (trace,) = heat_figure(heat)["data"]
+    assert trace["x"] == ["0 to 1", "2 to 3"]
+    assert trace["z"] == [[round(max(row[:2]), 4), round(max(row[2:]), 4)] for row in heat.over_mean]
+    section = experts_section([study()])
+    assert section is not None
+    for row, line in zip(heat.over_mean, section.charts[0].table.rows, strict=True):
+        assert line[1:] == (number(min(row)), number(max(row)), str(row.index(max(row))))
+
+
+def test_a_group_at_an_end_of_which_nothing_is_served_is_named() -> None:
+    one = study()
+    group, end, operation = one.judged.others[0]
+    others = [(group, end, replace(operation, requests_per_s=0.0)), *one.judged.others[1:]]
+    lost = Study("cut", 0, replace(one.judged, others=others))
+    assert not unserved_of(one) and unserved_of(lost) == [words(group)]
+    assert not any(row.group == words(group) for row in swings_of(lost))
+    section = sensitivity_section([one, lost])
+    assert section is not None and len(section.notes) == 1 and section.notes[0].startswith(f"cut: at an end of {words(group)} ")
 
 
 def test_swings_in_quadrature_are_the_plans_interval() -> None:
@@ -196,6 +223,7 @@ def test_every_plan_of_a_comparison_has_its_place_and_what_has_none_its_reason()
     assert lines["ratio to the first"][2] == number(row.ratio)
     assert lines["verdict"][2] == row.verdict
     assert len(report.tables) == 1 and len(report.tables[0].rows) == 3
+    assert "; runtime small; " in report.subtitle
     for section in report.sections:
         for chart in section.charts:
             assert chart.label and chart.table.rows and chart.figure["data"]
@@ -311,7 +339,7 @@ def test_the_page_can_be_read_without_seeing_it(html: str) -> None:
     assert {a["id"] for tag, a in elements.found if tag == "input" and a["type"] == "search"} <= labelled
     targets = {(a["href"] or "")[1:] for tag, a in elements.found if tag == "a" and (a["href"] or "").startswith("#")}
     assert targets <= set(ids)
-    assert "planner compare small &#39;my hardware&#39; --html &#39;a &lt;b&gt; &amp; c.html&#39;" in html and COMMAND
+    assert str(escape(COMMAND)) in html and "&#39;a &lt;b&gt; &amp; c.html&#39;" in html
 
 
 def test_figures_are_what_plotly_takes() -> None:
@@ -325,13 +353,15 @@ def test_figures_are_what_plotly_takes() -> None:
             return [filled(one) for one in value]
         return "#123456" if isinstance(value, str) and value.startswith("var(--") else value
 
-    style = (Path(sys.modules["planner.report"].__path__[0]) / "templates" / "report.css").read_text(encoding="utf-8")
+    folder = Path(sys.modules["planner.report"].__path__[0]) / "templates"
+    light, dark = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "dark.css"))
+    assert set(re.findall(r"(--[a-z0-9-]+):", dark)) <= set(re.findall(r"(--[a-z0-9-]+):", light))
     for report in (compared(), single()):
         for section in report.sections:
             for chart in section.charts:
                 graph_objects.Figure(filled(chart.figure))
                 for name in re.findall(r'"var\((--[a-z0-9-]+)\)"', json.dumps(chart.figure)):
-                    assert style.count(f"{name}:") in (1, 3), name  # once, or in the light, the dark and the chosen dark theme
+                    assert light.count(f"{name}:") == 1 and f"{name}:" in dark, name
 
 
 def test_a_section_is_added_by_giving_it(html: str) -> None:
@@ -343,6 +373,10 @@ def test_a_section_is_added_by_giving_it(html: str) -> None:
 def test_the_time_line_is_that_of_the_schedule() -> None:
     """Every event of a pass has a bar in its lane, and the table has both times of the pass."""
     (section,) = [one for one in plan_report(plan(), "planner").sections if one.id == "timeline"]
+    runs = list(schedules_of(study()))
+    drawn = [sum(len(trace["x"]) for trace in chart.figure["data"]) for chart in section.charts]
+    assert drawn == [len(run.events) for run in runs if len({event.lane for event in run.events}) > 1]
+    assert [row[1:3] for row in section.tables[0].rows] == [(number(r.pass_s * 1e3), number(r.formula_s * 1e3)) for r in runs]
     for chart in section.charts:
         lanes = {one["y"][0]: one for one in chart.figure["data"]}
         kernels = lanes["kernels"]
@@ -389,6 +423,12 @@ def test_compare_writes_a_report(run: Run, tmp_path: Path) -> None:
     assert "<h1>llama-3.1-8b on h100-node, l40s-node</h1>" in text and f"planner {' '.join(map(str, asked))}" in text
     code, _, err = run(*asked)
     assert code == 2 and "exists already" in err
+
+
+def test_every_runtime_of_a_comparison_is_named(run: Run, tmp_path: Path) -> None:
+    html = tmp_path / "c.html"
+    code, _, err = run("compare", "llama-3.1-8b", "h100-node", "h100-node@ideal", "--devices", "1", "--html", html)
+    assert code == 0 and "; runtime generic, ideal; " in html.read_text(encoding="utf-8"), err
 
 
 def test_bad_reports_are_one_line(run: Run, tmp_path: Path, plan_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

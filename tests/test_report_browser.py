@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import launched, until
 from instances_report import HOSTILE, compared, single
 
 from planner.report import page as report_page
@@ -18,23 +17,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync")  # fmt: skip
 DRAWN = "document.documentElement.dataset.drawn"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    program = os.environ.get("PLANNER_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
-    assert program, f"install one of {', '.join(NAMES)} (Debian: apt-get install chromium), or name one in PLANNER_BROWSER"
-    sandbox = () if getattr(os, "geteuid", lambda: 1)() else ("--no-sandbox",)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=[*QUIET, *sandbox])
+    with launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +54,7 @@ class Seen:
         return self.page.evaluate(script)
 
     def until(self, script: str) -> None:
-        """Playwright's own waiting evaluates text in the page, which the page's policy forbids."""
-        for _ in range(600):
-            if self.page.evaluate(script):
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"never true: {script}")
+        until(self.page, script)
 
 
 @pytest.fixture(scope="module")

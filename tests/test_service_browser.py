@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import launched, until
 from served import Service, served
 
 from planner.service.settings import Settings
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +25,8 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    program = os.environ.get("PLANNER_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
-    assert program, f"install one of {', '.join(NAMES)} (Debian: apt-get install chromium), or name one in PLANNER_BROWSER"
-    sandbox = () if getattr(os, "geteuid", lambda: 1)() else ("--no-sandbox",)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=[*QUIET, *sandbox])
+    with launched() as started:
         yield started
-        started.close()
-
-
-def until(page: Page, script: str) -> None:
-    """Playwright's own waiting evaluates text in the page, which the page's policy forbids."""
-    for _ in range(600):
-        if page.evaluate(script):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {script}")
 
 
 @pytest.fixture

@@ -95,6 +95,12 @@ def test_the_parts_of_the_story(roomy: Plan, tight: Plan) -> None:
     assert "as the certificate proves" not in parts["What was ruled out"]
 
 
+def test_a_resource_of_two_words_is_named_whole(roomy: Plan) -> None:
+    first, *others = roomy.bottlenecks
+    named = roomy.model_copy(update={"bottlenecks": [first.model_copy(update={"resource": "layer floor"}), *others]})
+    assert f"Of the time of a {first.phase} pass layer floor sets {first.share:.0%}, " in dict(story(named))["What binds"]
+
+
 def test_what_would_help_is_ranked_by_what_it_brings(tight: Plan) -> None:
     rows = tight.explanation["levers"]
     prices = {(row.pool, row.resource): row for row in tight.shadow_prices}
@@ -149,8 +155,17 @@ def test_where_nothing_can_be_compared_nothing_is_told(roomy: Plan) -> None:
 def test_explain_tells_the_story_first(roomy: Plan, tmp_path: Path, run: Run) -> None:
     path = tmp_path / "plan.json"
     path.write_text(roomy.to_json(), encoding="utf-8")
-    code, out, _ = run("explain", path)
+    code, out, err = run("explain", path)
+    assert err == f"next: planner verify {path}\n" and "\n\nMemories that hold nothing, or nothing else\n  " in out
     assert code == 0 and out.startswith("The answer\n  llama-3.1-8b on h100-node:1")
     places = [out.index(text) for text in ("What to do next", "\nWhat it is", "Operators: the roofline", "What lies where")]
     assert places == sorted(places)
     assert json.loads(run("explain", path, "--format", "json")[1]) == json.loads(roomy.to_json())["explanation"]
+
+
+def test_a_plan_that_does_not_verify_is_explained_with_a_note(roomy: Plan, tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(roomy.model_copy(update={"idle_devices": 1}).to_json(), encoding="utf-8")
+    for form in ("table", "json"):
+        code, out, err = run("--quiet", "explain", path, "--format", form)
+        assert (code, err) == (0, f"note: {path} does not verify: planner verify {path}\n") and out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -193,6 +194,27 @@ def test_names_that_do_not_exist_are_told_before_anything_is_planned(tmp_path: P
         assert told in str(error.value)
 
 
+def test_a_file_beside_the_specification_is_not_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``./llama-3.1-70b`` was the model of the catalogue where the specification lay in the current folder."""
+    config = {"model_type": "llama", "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 1024}
+    config |= {"num_key_value_heads": 2, "intermediate_size": 1024, "max_position_embeddings": 8192, "torch_dtype": "bfloat16"}
+    (tmp_path / "llama-3.1-70b").mkdir()
+    written(tmp_path / "llama-3.1-70b", json.dumps(config), "config.json")
+    spec = written(tmp_path, HEAD.replace('"llama-3.1-70b"', '"./llama-3.1-70b"'))
+    found = Sweep(spec).ids
+    monkeypatch.chdir(tmp_path)
+    assert Sweep(Path(spec.name)).ids == found
+
+
+def test_many_cases_and_exclusions_are_read_at_once() -> None:
+    cases = [{"name": f"c{n}", "hardware": "h", "isl": n + 1} for n in range(1000)]
+    started = time.perf_counter()
+    exclude = [{"case": f"c{n}", "isl": n + 1} for n in range(50)]
+    found = Spec.model_validate({"schema": 1, "fixed": {"model": "m"}, "case": cases, "exclude": exclude})
+    assert len(list(found.points())) == 950
+    assert time.perf_counter() - started < 5.0  # 400 cases and 3 exclusions took 7.5 s
+
+
 def test_the_axes_are_the_options_of_plan() -> None:
     known = {name: option for option in plan_command.params for name in option.opts}
     for axis in AXES.values():
@@ -379,16 +401,29 @@ def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
         assert path.read_bytes() == data
 
 
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(InputError, match="cannot be locked"):
+        Journal(tmp_path / "j")
+
+
 def test_two_sweeps_do_not_write_one_file(tmp_path: Path, planned: list[float]) -> None:
     sweep, output = Sweep(written(tmp_path, MADE_UP)), tmp_path / "r.jsonl"
+    told: list[int] = []
 
     class Second(Progress):
         def started(self, points: int, kept: int) -> None:
+            told.append(points)
             with pytest.raises(InputError, match="another sweep is writing it"):
                 sweep.run(output, SERIAL)
 
     assert sweep.run(output, SERIAL, Second()).points == 6
-    assert len(planned) == 6 and not journal_of(output).exists()
+    assert told == [6] and len(planned) == 6 and not journal_of(output).exists()
 
 
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path, planned: list[float]) -> None:

@@ -137,6 +137,7 @@ def test_verbose_tells_inputs_counts_and_times(run: Run) -> None:
         "parallelisms, left out beforehand: ",
     ):
         assert text in err, text
+    assert "next: planner plan llama-3.1-8b h100-node -v -o plan.json && planner explain plan.json" in err
 
 
 def test_verbose_tells_the_causes_of_an_error(run: Run, tmp_path: Path) -> None:
@@ -319,6 +320,8 @@ def completed(line: str, shell: str = "bash", code: str = RUN) -> list[str]:
         ("planner plan m h --price-basis ow", ["plain,owned"], "plain,chat"),
         ("planner show device h800", ["plain,h800-sxm"], "plain,h800-node"),
         ("planner verify some", ["file,some"], "plain,some"),
+        ("planner simulate some", ["file,some"], "plain,some"),
+        ("planner cost tiers --memory nvme-tlc", ["plain,nvme-tlc-gen5-30tb"], "plain,h800-node"),
         ("planner no-such some", [""], "plain,some"),
     ],
 )
@@ -334,6 +337,13 @@ def test_completion_by_the_protocol_of_click(
         main.main([])
     found = capsys.readouterr().out.split("\n")
     assert set(some) <= set(found) and none not in found, found
+
+
+def test_everything_that_can_be_completed_is_a_parameter() -> None:
+    from planner.cli.completion import PARAMETERS
+
+    known = {parameter.name for _, command in commands() for parameter in command.params}
+    assert known >= set(PARAMETERS), set(PARAMETERS) - known
 
 
 def test_completion_loads_nothing_heavy() -> None:

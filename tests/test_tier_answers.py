@@ -156,12 +156,21 @@ def test_the_loss_is_that_of_the_moved_bytes() -> None:
 
 @pytest.mark.parametrize("objective", ["cost", "throughput", "latency"])
 def test_no_item_moved_to_an_empty_memory_is_better(objective: str) -> None:
+    """By the objectives themselves: ``worse`` is never below 0, whatever they are."""
+    sign = -1.0 if objective == "throughput" else 1.0
     for model in (small.llama(), small.experts()):
         plan = solve(small.instance(model, small.node(memory_bytes=60e6), objective=objective))
-        for row in plan.explanation["unused_memories"]:
-            assert row["pushed"]
-            assert all(one["worse"] is None or one["worse"] >= 0.0 for one in row["pushed"])
+        rows = plan.explanation["unused_memories"]
+        assert rows
+        for row in rows:
             assert row["objective"] == pytest.approx(plan.certificate.objective)
+            served = [one for one in row["pushed"] if one["objective"] is not None]
+            assert served
+            for one in served:
+                assert sign * (one["objective"] - row["objective"]) >= -1e-9 * row["objective"], one
+                share = one["objective"] / row["objective"]
+                loss = 1.0 - share if objective == "throughput" else share - 1.0
+                assert one["worse"] == pytest.approx(loss, abs=1e-9)
 
 
 def test_experts_on_a_drive_do_not_pay_at_small_batch() -> None:

@@ -152,6 +152,7 @@ BROKEN = {
     "too few hashes": (LINE.replace("600", "1600"), "line 1: 2 hash_ids for 1600 input tokens are not blocks of 512"),
     "not UTF-8": (LINE.encode() + b"\xff\xfe{}\n", "line 2 is not UTF-8"),
     "NUL": (LINE.encode() + b"\0\0\n", "line 2 holds a NUL"),
+    "carriage returns alone": (PLAIN.replace("\n", "\r") + "1,2,3\r", "line 1 begins no trace"),
     "another column": ("arrival_s,input_tokens\n1,2\n", "line 1 begins no trace"),
     "a column twice": (
         "arrival_s,input_tokens,output_tokens,input_tokens\n1,2,3,4\n",
@@ -246,6 +247,7 @@ def test_a_long_trace_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pyt
     [
         ({"form": "azure"}, PLAIN + "1,2,3\n", "line 1: the column TIMESTAMP is missing"),
         ({"form": "csv"}, GOOD, "line 1: the column arrival_s is missing"),
+        ({"form": "csv"}, PLAIN.replace("\n", "\r") + "1,2,3\r", "line 1 is not CSV"),
         ({"form": "mooncake"}, PLAIN, "line 1 is not a JSON object"),
         ({"block_tokens": 16}, GOOD, "3 hash_ids for 1100 input tokens are not blocks of 16"),
         ({"block_tokens": 16}, PLAIN + "1,2,3\n", "has no hash_ids"),
@@ -531,6 +533,9 @@ def test_what_the_next_gb_is_worth(run: Run) -> None:
     )
     code, out, _ = run("cost", "curve", "deepseek-v3", "--workload", "conversation", "--recompute", "0.138")
     assert code == 0 and "best at" in out and "pays" in out
+    assert "not known, and not charged: electricity of hbm3e-36gb\n" in out
+    out = run("cost", "curve", "deepseek-v3", "--workload", "conversation", "--recompute", "0.138", "--memory", "hbf1-512gb")[1]
+    assert "not known, and not charged: electricity of hbf1-512gb, wear of hbf1-512gb, reload of hbf1-512gb\n" in out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ Meanings and defaults are those of the versions whose option snapshots are in ``
   ``--decode-context-parallel-size`` are 1 (vllm/config/parallel.py), experts are spread over all of TP x DP with
   ``--enable-expert-parallel`` and cut by tensor otherwise; data parallelism of a dense model is replicas (parallel.py: "offline
   data parallel … for dense models"); ``--max-num-seqs`` is 1024 from 70 GiB on and 256 below and on A100
-  (vllm/engine/arg_utils.py: get_batch_defaults); chunk and memory share are those of the runtime ``vllm``.
+  (vllm/engine/arg_utils.py: get_batch_defaults); tokens of a pass and memory share are those of the runtime ``vllm``. Of the
+  tokens of a pass each running sequence takes one and its drafts before prompts get the rest (v1/core/sched/scheduler.py): the
+  chunk is what ``--max-num-seqs`` leaves.
 * SGLang 0.5.23: ``--tp-size`` counts all ranks of a stage and ``--attn-dp-size`` divides it; the deprecated
   ``--enable-dp-attention`` moves ``--dp-size`` there, which otherwise counts replicas (srt/arg_groups/parallel_hook.py);
   backends that span all ranks set ``--ep-size`` to ``--tp-size`` (overrides.py: _a2a_ep_size); ``--max-running-requests`` follows
@@ -97,15 +99,15 @@ def setup_of(given: Given, systems: Mapping[str, System], runtime: Runtime, *, r
     """What the options say. ``systems``: by phase, or ``mixed``; ``runtime``: the engine's own, for its defaults; ``routed``: the
     model has routed experts; ``longest``: tokens of a request, input and output."""
     reads = [_Read(pool.launch) for pool in given.pools]
+    drafts = [_drafts(read) for read in reads]
     pools = tuple(
-        _pool(pool, read, systems.get(pool.phase) or next(iter(systems.values())), runtime, routed)
-        for pool, read in zip(given.pools, reads, strict=True)
+        _pool(pool, read, systems.get(pool.phase) or next(iter(systems.values())), runtime, routed, mtp)
+        for pool, read, mtp in zip(given.pools, reads, drafts, strict=True)
     )
-    whole: dict[str, list[Any]] = {"kv_dtype": [], "mtp": [], "redundant": [], "weights": [], "limit": [], "tables": []}
+    whole: dict[str, list[Any]] = {"kv_dtype": [], "mtp": drafts, "redundant": [], "weights": [], "limit": [], "tables": []}
     prefix: set[str] = set()
     for pool, read in zip(pools, reads, strict=True):
         whole["kv_dtype"].append(_cache_dtype(read, runtime))
-        whole["mtp"].append(_drafts(read))
         whole["redundant"].append(_redundant(read, pool.ep))
         whole["weights"].append(_weight_dtype(read))
         whole["limit"].append(_weights_below(read))
@@ -134,7 +136,7 @@ def setup_of(given: Given, systems: Mapping[str, System], runtime: Runtime, *, r
     )
 
 
-def _pool(pool: GivenPool, read: _Read, system: System, runtime: Runtime, routed: bool) -> PoolSetup:
+def _pool(pool: GivenPool, read: _Read, system: System, runtime: Runtime, routed: bool, mtp: int) -> PoolSetup:
     vllm = pool.launch.engine == "vllm"
     assumed: dict[str, str] = {}
     if vllm:
@@ -155,6 +157,8 @@ def _pool(pool: GivenPool, read: _Read, system: System, runtime: Runtime, routed
     fraction = _fraction(read, runtime, assumed, vllm)
     if pool.phase == "prefill":
         batch = None
+    elif vllm and batch is not None and chunk is not None:
+        chunk = _beside(read, chunk, batch * (1 + mtp))
     made = PoolSetup(pool.phase, pool, tp, pp, dp, ep, cp, batch, chunk, fraction, replicas, assumed)
     if made.devices * replicas > MOST_DEVICES:
         raise InputError(
@@ -200,7 +204,7 @@ def _ceiling(
 
 
 def _chunk(pool: GivenPool, read: _Read, dp: int, device: float, runtime: Runtime, assumed: dict[str, str]) -> int | None:
-    """Prefill tokens of a rank and pass."""
+    """Tokens of a rank and prefill pass."""
     if pool.phase == "decode":
         return None
     name = "max-num-batched-tokens" if pool.launch.engine == "vllm" else "chunked-prefill-size"
@@ -215,6 +219,15 @@ def _chunk(pool: GivenPool, read: _Read, dp: int, device: float, runtime: Runtim
         return None
     tokens = read.whole(name, runtime.stock_prefill_tokens(device, dp) or 8192)
     return tokens if pool.launch.engine == "vllm" else max(tokens // dp, 1)
+
+
+def _beside(read: _Read, tokens: int, decoding: int) -> int:
+    """Prompt tokens of a pass of ``tokens`` in all, ``decoding`` of them of running sequences."""
+    if tokens > decoding:
+        return tokens - decoding
+    what = f"all {tokens} tokens of a pass are those of running sequences: predicted as so many of prompts beside them"
+    read.tell("differs", "max-num-batched-tokens", what)
+    return tokens
 
 
 def _fraction(read: _Read, runtime: Runtime, assumed: dict[str, str], vllm: bool) -> float | None:
@@ -327,6 +340,9 @@ def _remarks(read: _Read, longest: float) -> None:
         read.tell(
             "wrong", "max-num-batched-tokens", f"{tokens} are fewer than --max-num-seqs {sequences}: the engine refuses that"
         )
+    if options.get("kv-offloading-size") and "kv-transfer-config" in options:
+        what = "takes the place of the connector of --kv-transfer-config in the engine: predicted as beside it"
+        read.tell("differs", "kv-offloading-size", what)
     for name in ("enforce-eager", "disable-cuda-graph"):
         if options.get(name):
             read.tell("differs", name, "steps without graphs are slower than predicted")

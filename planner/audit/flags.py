@@ -12,10 +12,9 @@ from planner.audit.axes import FLAGS, NEUTRAL
 from planner.audit.configuration import PoolSetup, Setup
 from planner.audit.read import OF_NODE, PROGRAMS, Launch
 from planner.audit.schema import FlagChange
-from planner.audit.server_options import served_options
 from planner.export import EngineDeployment, EnginePool, Values, engine_deployment, sglang, vllm
 from planner.export.common import Notes
-from planner.export.options import parse_words
+from planner.export.options import load_options, parse_words
 from planner.export.serve import Serve, option_words
 from planner.plans.schema import Plan
 
@@ -142,11 +141,11 @@ def _line(launch: Launch, options: Mapping[str, Any], env: Mapping[str, str], se
         for name in sorted(OF_NODE & serve.options.keys()):
             words += _words(launch.engine, name, serve.options[name])
     line = shlex.join(words)
-    return line + "".join(f' --{name} "{value.shell()}"' for name, value in serve.per_node.items())
+    return line + "".join(f' --{name} "{value.shell()}"' for name, value in serve.per_node.items() if not value.followers)
 
 
 def _words(engine: str, name: str, value: Any) -> list[str]:
-    options = served_options(engine)
+    options = load_options(engine)
     option = options.find(name)
     if value is False and option is not None:
         negations = (other for other in option.names if parse_words(options, [f"--{other}"])[0].get(option.name) is False)

@@ -166,7 +166,8 @@ def _order(plan: Plan) -> float:
 def _tried(
     judge: Judge, levers: list[Lever], free: frozenset[str], before: Plan | InfeasibleError, begin: Callable[[str], None]
 ) -> list[tuple[Lever, Plan]]:
-    """Each lever alone on top of what is free, best first; only what improves, and of those that find the same the smallest."""
+    """Each lever alone on top of what is free, best first; only what improves, and what frees more than
+    another only if it improves on that one."""
     found: list[tuple[Lever, Plan]] = []
     for lever in levers:
         if lever.keys <= free:
@@ -178,12 +179,11 @@ def _tried(
             if gain is None or gain > LEAST:
                 found.append((lever, plan))
     found.sort(key=lambda pair: (round(_order(pair[1]), 12), len(pair[0].keys), levers.index(pair[0])))
-    kept: list[tuple[Lever, Plan]] = []
-    for lever, plan in found:
-        twin = next((one for one in kept if one[0].keys < lever.keys and _order(one[1]) <= _order(plan) * (1 + 1e-9)), None)
-        if twin is None:
-            kept.append((lever, plan))
-    return kept
+
+    def adds(lever: Lever, plan: Plan) -> bool:
+        return all((_gain(plan, other) or 0.0) > LEAST for one, other in found if one.keys < lever.keys)
+
+    return [(lever, plan) for lever, plan in found if adds(lever, plan)]
 
 
 def _steps(

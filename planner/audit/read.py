@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from planner.audit.server_options import served_options
 from planner.audit.shell import UNKNOWN, Command, commands
 from planner.documents import check_limits, parse_yaml
 from planner.errors import InputError
-from planner.export.options import EngineOptions, parse_words
+from planner.export.options import EngineOptions, load_options, parse_words
 
 Engine = Literal["vllm", "sglang"]
 Phase = Literal["prefill", "decode", "mixed"]
@@ -112,7 +111,7 @@ def read_deployment(texts: Sequence[tuple[str, str]], engine: Engine | None = No
     pools, said = _pools(launches)
     found = dict.fromkeys([finding for launch in launches for finding in launch.findings] + said)
     first = launches[0].engine
-    return Given(first, served_options(first).version, next(iter(models), None), pools, tuple(found))
+    return Given(first, load_options(first).version, next(iter(models), None), pools, tuple(found))
 
 
 def _pools(launches: list[Launch]) -> tuple[tuple[GivenPool, ...], list[Finding]]:
@@ -220,7 +219,7 @@ def _program(command: Command) -> tuple[Engine, list[str]] | None:
 def _of_config(data: dict[Any, Any], where: str, engine: Engine | None) -> Launch:
     """A configuration file: option names to values."""
     flat = {str(key).replace("_", "-"): value for key, value in data.items()}
-    known = {name: {n for option in served_options(name).options for n in option.names} for name in ENGINES}
+    known = {name: {n for option in load_options(name).options for n in option.names} for name in ENGINES}
     scores = {name: sum(key in known[name] for key in flat) for name in ENGINES}
     if not any(scores.values()):
         what = "has no launch line and none of its keys is an option of vLLM or SGLang"
@@ -237,7 +236,7 @@ def _of_config(data: dict[Any, Any], where: str, engine: Engine | None) -> Launc
 def _config_words(engine: Engine, key: str, value: Any) -> list[str]:
     import json
 
-    option = served_options(engine).find(key)
+    option = load_options(engine).find(key)
     if value is None or (value is False and (option is None or option.kind == "switch")):
         return []
     if value is True and (option is None or option.kind == "switch"):
@@ -249,7 +248,7 @@ def _config_words(engine: Engine, key: str, value: Any) -> list[str]:
 
 
 def _launch(engine: Engine, words: list[str], where: str, env: Mapping[str, str]) -> Launch:
-    options = served_options(engine)
+    options = load_options(engine)
     known, said = _resolved(options, words, where)
     model = known.pop(0) if engine == "vllm" and known and not known[0].startswith("-") else None
     found, rest, faults = parse_words(options, known)

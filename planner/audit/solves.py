@@ -25,7 +25,8 @@ class Resolve(Protocol):
 
 @dataclass
 class Judge:
-    """Solves of one audit, each once. ``share``: bytes of device memory that plans may use, by setting."""
+    """Solves of one audit, each once. ``memory``: settings with the bytes of device memory that plans may use, ``host``: of host
+    memory."""
 
     make: Resolve
     setup: Setup

@@ -237,6 +237,18 @@ def read_plan_argument(name: str) -> tuple[Any, str]:
     return read_plan(read_text(Path(name)), name), name
 
 
+def tell_unverified(plan: Any, where: str, name: str) -> None:
+    """On stderr, that a plan which is shown all the same does not follow from its inputs. ``name``: as the command got it."""
+    from planner.plans import verify_plan
+
+    try:
+        sound = not verify_plan(plan, where)[0]
+    except InputError:
+        sound = False
+    if not sound:
+        click.echo(f"note: {where} does not verify: planner verify {name}", err=True)
+
+
 @contextmanager
 def verdict(code: int) -> Iterator[None]:
     """What is printed inside may be cut short by its reader (``planner verify PLAN | head``); the exit code stays ``code``."""
@@ -251,6 +263,18 @@ def hint(text: str) -> None:
     """The next useful command, on stderr, unless ``--quiet`` says no."""
     if not terminal().quiet:
         click.echo(f"next: {text}", err=True)
+
+
+def check_output(output: Path | None, force: bool) -> None:
+    """``InputError`` for a file to write, if any, that is no ``.toml`` or must not be written."""
+    from planner.documents import check_target
+
+    if output is None:
+        return
+    if output.suffix != ".toml":
+        what = "does not end in .toml, by which files are told from names"
+        raise InputError(what, where=str(output), mend="choose such a name")
+    check_target(output, force=force)
 
 
 def compact(value: Any) -> str:

@@ -66,19 +66,20 @@ def _print_matrix(comparison: Comparison) -> None:
     for part in _parts(range(width), _fitting()):
         table = new_table(f"{comparison.unit}; {first}", "", *(comparison.hardware[j] for j in part))
         for i, model in enumerate(comparison.models):
-            table.add_row(model, *(_cell(comparison.cell(i, j)) for j in part))
+            table.add_row(model, *(_cell(comparison, comparison.cell(i, j)) for j in part))
         print_table(table)
     say("planner compare MODEL HARDWARE... shows every figure of one model; so do --format json and --html")
 
 
-def _cell(row: Row) -> str:
+def _cell(comparison: Comparison, row: Row) -> str:
+    first = None if row.reference is None else comparison.rows[row.reference]
     if row.objective is None:
         return row.status
     value = number(row.objective.expected)
     if row.ratio is None:
         return f"{value}\nnot ranked"
     if row.verdict is None or row.probability_better is None:
-        return f"{value}\nthe first" if row.reference is not None and row.ratio == 1.0 else f"{value}\n{row.ratio:.3g}x"
+        return f"{value}\nthe first" if row is first else f"{value}\n{row.ratio:.3g}x"
     return f"{value}\n{row.ratio:.3g}x, {percent(row.probability_better)}"
 
 
@@ -129,7 +130,7 @@ def _lines(comparison: Comparison, rows: Sequence[Row]) -> Iterator[tuple[str, C
     yield "output tok/s for it", lambda row: "" if row.equal is None else _span(row.equal.tokens_per_s)
     yield f"{_RATIO[comparison.objective]} over first", lambda row: "" if row.ratio is None else number(row.ratio)
     yield "better than first", _chance
-    yield "rank", lambda row: _rank(row)
+    yield "rank", lambda row: _rank(comparison, row)
     yield "breaks even at", _even
 
 
@@ -175,11 +176,12 @@ def _chance(row: Row) -> str:
     return f"{percent(row.probability_better)}\n{row.verdict}"
 
 
-def _rank(row: Row) -> str:
+def _rank(comparison: Comparison, row: Row) -> str:
     if row.rank is None:
         return ""
-    alone = row.probability_best is None or row.break_even is None and row.probability_best == 1.0
-    return str(row.rank) if alone else f"{row.rank}\nfirst {percent(row.probability_best or 0.0)}"
+    if row.probability_best is None or sum(other.rank is not None for other in comparison.rows) == 1:
+        return str(row.rank)
+    return f"{row.rank}\nfirst {percent(row.probability_best)}"
 
 
 def _even(row: Row) -> str:

@@ -110,13 +110,12 @@ PARAMETERS = {
     **dict.fromkeys(("model", "models"), "models"),
     **dict.fromkeys(("hardware", "hardwares"), "systems"),
     **dict.fromkeys(("workload", "workloads"), "workloads"),
-    **dict.fromkeys(("runtime", "runtimes"), "runtimes"),
     **dict.fromkeys(("price_basis", "prices"), "bases"),
-    **dict.fromkeys(("plan", "plans", "first", "second", "before", "after", "from_plan", "against"), "files"),
+    **dict.fromkeys(("plan", "plan_file", "plan_name", "first", "second", "from_plan", "against", "files"), "files"),
     **dict.fromkeys(("weight_dtype", "kv_dtype"), "dtypes"),
-    **dict.fromkeys(("to", "target", "exporter"), "exporters"),
-    **{"site": "sites", "sheets": "sheets", "tiers": "tiers", "profiles": "profiles", "name": "shown"},
-    **dict.fromkeys(("memory", "memories", "parts"), "parts"),
+    **dict.fromkeys(("sheet", "sheets"), "sheets"),
+    **{"runtime": "runtimes", "site": "sites", "tiers": "tiers", "target": "exporters"},
+    **{"profiles": "profiles", "name": "shown", "names": "parts"},
 }
 """Parameters of commands that are plain text, by name, and what they take; new commands need no more than such a name."""
 

@@ -18,6 +18,7 @@ from planner.cli.common import (
     print_table,
     read_plan_argument,
     say,
+    tell_unverified,
     terminal_width,
 )
 from planner.cli.money import date_option, given_rates, peak_option, rate_option
@@ -87,8 +88,8 @@ def _bill(found: Tariff, usage: Usage) -> dict[str, Any]:
         "rate": None
         if rate is None
         else {"per_usd": rate.per_usd.value, "as_of": str(rate.per_usd.as_of or ""), "source": rate.per_usd.source},
-        "lowest_grade": max(figure.grade for figure in found.figures),
-        "sources": sorted({figure.source for figure in found.figures}),
+        "lowest_grade": found.lowest_grade,
+        "sources": found.sources,
     }
 
 
@@ -130,6 +131,7 @@ def _served(name: str, tokens: float, stored: float) -> _Served:
     usd = tokens / 1e6 * prices.blended
     if min(counts.values()) < 0.0 or not usd > 0.0 or abs(sum(cost.values()) / usd - 1.0) > 1e-9:
         raise InputError("its cost does not follow from its streams", where=where, mend="see planner verify")
+    tell_unverified(plan, where, name)
     miss = counts["input_miss"]
     return _Served(plan, Usage(counts["input_hit"], miss, counts["output"], miss * stored), cost)
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import date
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import click
 
-from planner.cli.common import Quantity, Range, echo_json, hint, new_table, number, print_table
-from planner.cli.cost_memory import DEVICE_MEMORY, basis_cell, footer, memory_options, small
-from planner.cli.cost_rows import assume, parts_of, priced, retention_row
+from planner.cli.common import Quantity, Range, echo_json, hint, new_table, number, print_table, say
+from planner.cli.cost_memory import (
+    Memories,
+    basis_cell,
+    copy_joules_per_bit,
+    footer,
+    layout_options,
+    memory_options,
+    small,
+    stored_as,
+)
+from planner.cli.cost_rows import parts_of, priced, retention_row
 from planner.errors import InputError
 
 USUAL = ("hbm3e-36gb", "ddr5-rdimm-64gb", "nvme-tlc-gen5-30tb")
@@ -26,8 +34,7 @@ RATE = Quantity("per_s", "/s", "rate", 1e-9, 1e9)
     "--recompute", type=Range(1e-9, 1e6), required=True, help="USD to compute a million input tokens: a plan's input_miss."
 )
 @click.option("--rate", type=RATE, default=1.0, help="Requests/s, by which every amount is multiplied; 1 by default.")
-@click.option("--layout", help="How cache entries are stored; see planner kv.")
-@click.option("--kv-dtype", help="The first layout of this dtype, such as fp8.")
+@layout_options
 @memory_options
 def curve(
     model: str,
@@ -36,13 +43,7 @@ def curve(
     rate: float,
     layout: str | None,
     kv_dtype: str | None,
-    names: tuple[str, ...],
-    basis: str | None,
-    day: date | None,
-    life: float | None,
-    capital: float | None,
-    usd_per_kwh: float | None,
-    folders: tuple[Path, ...],
+    asked: Memories,
     form: str,
 ) -> None:
     """What each step along the hit-rate curve of a workload saves, what its room costs in each memory, and where it stops paying.
@@ -55,9 +56,7 @@ def curve(
       planner cost curve deepseek-v3 --workload mine.toml --recompute 0.138 --memory nvme-tlc-gen5-30tb --rate 20/s
     """
     from planner.architecture import load_model
-    from planner.cli.kv_command import layout_of
     from planner.economics.hit_curve import Keeping, best_point, worth_of_points
-    from planner.hardware import MemoryPart, load_part
     from planner.workload import load_workload
 
     if layout is not None and kv_dtype is not None:
@@ -66,19 +65,14 @@ def curve(
     if load.prefix_cache is None:
         what = f"workload {load.id} has no prefix cache"
         raise InputError(what, where="--workload", mend="name one that has, or make one with planner workload fit TRACE")
-    stored = layout_of(subject, layout, kv_dtype)
-    each = subject.cache_bytes(load.reserved_tokens, stored) / load.reserved_tokens
-    if not each:
-        raise InputError(f"{subject.id} keeps no cache", where="MODEL", mend="name a model that does")
-    assumed = assume(life, capital, usd_per_kwh)
-    device = load_part(DEVICE_MEMORY)
-    assert isinstance(device, MemoryPart) and device.energy is not None
-    usual = basis or (None if names else USUAL_BASIS)
-    rows = []
-    for part in priced(parts_of(names or USUAL, folders), day, usual, None):
-        row = retention_row(part, assumed, each, recompute, None, device.energy.value)
-        amounts = ("room_usd_per_mtok_hour", "electricity_usd_per_mtok_hour", "write_usd_per_mtok", "reload_usd_per_mtok")
-        keeping = Keeping(*(row[name] or 0.0 for name in amounts))
+    stored, each = stored_as(subject, load.reserved_tokens, layout, kv_dtype)
+    assumed, copy = asked.assumed(), copy_joules_per_bit()
+    usual = asked.basis or (None if asked.names else USUAL_BASIS)
+    rows, unknown = [], []
+    for part in priced(parts_of(asked.names or USUAL, asked.folders), asked.day, usual, None):
+        row = retention_row(part, assumed, each, recompute, None, copy)
+        keeping = Keeping(*(row[name] or 0.0 for name in _AMOUNTS))
+        unknown += _unknown(row)
         points = worth_of_points(
             load.prefix_cache.points,
             keeping,
@@ -99,7 +93,7 @@ def curve(
                 "gain_usd_per_hour": point.net_usd_per_hour - before.net_usd_per_hour,
                 **_of_a_gb(point, before, each),
             }
-            for before, point in zip(points, points[1:], strict=False)
+            for before, point in pairwise(points)
         ]
         priced_at = {name: value for name, value in row.items() if name in _HEAD}
         rows.append({**priced_at, "best_point": best_point(points), "steps": steps})
@@ -121,8 +115,27 @@ def curve(
         echo_json(data)
         return
     _print(data)
+    if unknown:
+        say(f"not known, and not charged: {', '.join(dict.fromkeys(unknown))}")
     footer(rows, assumed)
     hint(f"planner plan {model} HARDWARE --workload {workload} chooses a point")
+
+
+_AMOUNTS = {
+    "room_usd_per_mtok_hour": "room",
+    "electricity_usd_per_mtok_hour": "electricity",
+    "write_usd_per_mtok": "wear",
+    "reload_usd_per_mtok": "reload",
+}
+"""What a memory charges for, in the order of ``Keeping``."""
+
+
+def _unknown(row: dict[str, Any]) -> list[str]:
+    """What nothing is known of, of a memory that has it."""
+    from planner.economics.classes import DOES_NOT_WEAR
+
+    missing = [what for name, what in _AMOUNTS.items() if row[name] is None]
+    return [f"{what} of {row['part']}" for what in missing if what != "wear" or row["tier"] not in DOES_NOT_WEAR]
 
 
 _HEAD = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,9 +28,12 @@ from planner.cli.common import (
 from planner.cli.cost_rows import BASES, Assumptions, assume, parts_of, priced, retention_row, tier_row
 from planner.errors import InputError
 
+if TYPE_CHECKING:
+    from planner.architecture import Model
+
 PRICE = Quantity("usd_per_gb", "USD/GB", "price", 1e-6, 1e6)
 DEVICE_MEMORY = "hbm3-16gb"
-"""The part whose energy a reload is charged for the write into device memory."""
+"""The part that stands for the device memory into which a reload is written."""
 
 
 def basis_cell(row: dict[str, Any]) -> str:
@@ -62,6 +67,23 @@ def small(value: float | None, scale: float = 1.0) -> str:
     return f"{value * scale:,.0f}" if value * scale >= 100 else f"{value * scale:.3g}"
 
 
+@dataclass(frozen=True)
+class Memories:
+    """Which memories a command is asked about, and at which prices: what ``memory_options`` say."""
+
+    names: tuple[str, ...]
+    basis: str | None
+    day: date | None
+    life: float | None
+    capital: float | None
+    usd_per_kwh: float | None
+    folders: tuple[Path, ...]
+
+    def assumed(self) -> Assumptions:
+        """How their prices become an hour."""
+        return assume(self.life, self.capital, self.usd_per_kwh)
+
+
 _OPTIONS = (
     click.option("--memory", "names", multiple=True, help="A memory part; all that have a price by default."),
     click.option("--basis", type=click.Choice(BASES), help="Only prices of this kind."),
@@ -75,23 +97,54 @@ _OPTIONS = (
 
 
 def memory_options(function: Any) -> Any:
+    """Options of a command on memories; it is called with ``asked: Memories`` and the ``form`` of its output."""
+
+    @wraps(function)
+    def command(**given: Any) -> Any:
+        asked = Memories(**{name: given.pop(name) for name in Memories.__dataclass_fields__})
+        return function(asked=asked, **given)
+
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_LAYOUT = (
+    click.option("--layout", help="How cache entries are stored; see planner kv."),
+    click.option("--kv-dtype", help="The first layout of this dtype, such as fp8."),
+)
+
+
+def layout_options(function: Any) -> Any:
+    """How the cache of a model is stored."""
+    for option in reversed(_LAYOUT):
         function = option(function)
     return function
 
 
+def stored_as(subject: Model, tokens: int, layout: str | None, kv_dtype: str | None) -> tuple[str, float]:
+    """The layout asked for, and the bytes it takes of a token in a sequence of so many."""
+    from planner.cli.kv_command import layout_of
+
+    stored = layout_of(subject, layout, kv_dtype)
+    each = subject.cache_bytes(tokens, stored) / tokens
+    if not each:
+        raise InputError(f"{subject.id} keeps no cache", where="MODEL", mend="name a model that does")
+    return stored, each
+
+
+def copy_joules_per_bit() -> float:
+    """Energy of the write into device memory that a reload is charged for."""
+    from planner.hardware import MemoryPart, load_part
+
+    device = load_part(DEVICE_MEMORY)
+    assert isinstance(device, MemoryPart) and device.energy is not None
+    return device.energy.value
+
+
 @click.command("tiers")
 @memory_options
-def tiers(
-    names: tuple[str, ...],
-    basis: str | None,
-    day: date | None,
-    life: float | None,
-    capital: float | None,
-    usd_per_kwh: float | None,
-    folders: tuple[Path, ...],
-    form: str,
-) -> None:
+def tiers(asked: Memories, form: str) -> None:
     """Memory parts by price and date: room, bandwidth, energy and wear for the money. Bases of price are never mixed.
 
     \b
@@ -99,8 +152,8 @@ def tiers(
       planner cost tiers --basis contract
       planner cost tiers --basis contract --date 2026-06-30
     """
-    assumed = assume(life, capital, usd_per_kwh)
-    rows = [tier_row(row, assumed) for row in priced(parts_of(names, folders), day, basis, None)]
+    assumed = asked.assumed()
+    rows = [tier_row(row, assumed) for row in priced(parts_of(asked.names, asked.folders), asked.day, asked.basis, None)]
     rows.sort(key=lambda row: (row["tier"], row["part"], row["basis"]))
     if form == "json":
         echo_json({"assumptions": vars(assumed), "rows": rows})
@@ -130,8 +183,7 @@ def tiers(
 @click.command("retention")
 @click.argument("model")
 @click.option("--context", type=TOKENS, help="Tokens of a sequence; as many as the model allows by default.")
-@click.option("--layout", help="How cache entries are stored; see planner kv.")
-@click.option("--kv-dtype", help="The first layout of this dtype, such as fp8.")
+@layout_options
 @click.option("--recompute", type=Range(1e-9, 1e6), help="USD to compute a million input tokens again: adds the break-even.")
 @click.option("--prefill-rate", type=Range(1e-3, 1e12), help="Input tokens/s computed: adds how many units load faster.")
 @click.option("--usd-per-gb", "given", type=PRICE, help="A price in place of the dated ones, for the parts of --memory.")
@@ -144,13 +196,7 @@ def retention(
     recompute: float | None,
     prefill_rate: float | None,
     given: float | None,
-    names: tuple[str, ...],
-    basis: str | None,
-    day: date | None,
-    life: float | None,
-    capital: float | None,
-    usd_per_kwh: float | None,
-    folders: tuple[Path, ...],
+    asked: Memories,
     form: str,
 ) -> None:
     """How long a cached million tokens is worth keeping in each memory, against computing it again.
@@ -161,26 +207,19 @@ def retention(
       planner cost retention deepseek-v4-pro --kv-dtype fp8 --recompute 0.138 --memory nvme-tlc-gen5-30tb
     """
     from planner.architecture import load_model
-    from planner.cli.kv_command import layout_of
-    from planner.hardware import MemoryPart, load_part
 
     if layout is not None and kv_dtype is not None:
         raise click.UsageError("--layout and --kv-dtype exclude each other")
-    if given is not None and (not names or basis is not None or day is not None):
+    if given is not None and (not asked.names or asked.basis is not None or asked.day is not None):
         raise click.UsageError("--usd-per-gb goes with --memory, and without --basis and --date")
     subject = load_model(model)
     tokens = subject.max_context if context is None else int(context)
     if context is not None and context != tokens:
         raise InputError(f"{context:g} is no number of tokens", where="--context", mend="name a whole number")
-    stored = layout_of(subject, layout, kv_dtype)
-    each = subject.cache_bytes(tokens, stored) / tokens
-    if not each:
-        raise InputError(f"{subject.id} keeps no cache", where="MODEL", mend="name a model that does")
-    assumed = assume(life, capital, usd_per_kwh)
-    device = load_part(DEVICE_MEMORY)
-    assert isinstance(device, MemoryPart) and device.energy is not None
-    found = priced(parts_of(names, folders), day, basis, given)
-    rows = [retention_row(row, assumed, each, recompute, prefill_rate, device.energy.value) for row in found]
+    stored, each = stored_as(subject, tokens, layout, kv_dtype)
+    assumed, copy = asked.assumed(), copy_joules_per_bit()
+    found = priced(parts_of(asked.names, asked.folders), asked.day, asked.basis, given)
+    rows = [retention_row(row, assumed, each, recompute, prefill_rate, copy) for row in found]
     rows.sort(key=lambda row: (row["tier"], row["part"], row["basis"]))
     data = {
         "model": subject.id,

@@ -121,7 +121,7 @@ _WHATIF = _object(
                         "what": {"enum": ["capital", "rent"], "description": "Of a unit; a rent is by the hour."},
                         "hardware": {"type": "array", "items": _TEXT},
                         **dict.fromkeys(("usd_per_million", "ratio"), _AMOUNT),
-                        "break_even_scale": _MAYBE | {"description": "null: electricity alone costs as much."},
+                        "break_even_scale": _MAYBE | {"description": "null: electricity or colocation alone costs as much."},
                         "units": {
                             "type": "array",
                             "items": _object(

@@ -15,6 +15,7 @@ from planner.cli.common import (
     number,
     print_table,
     read_plan_argument,
+    tell_unverified,
     verdict,
 )
 from planner.errors import InputError
@@ -55,6 +56,8 @@ def command(first: str, second: str, tell: bool, form: str) -> int:
     except (AttributeError, KeyError, TypeError, ValueError):
         mend = f"see planner verify {first} and planner verify {second}"
         raise InputError("one of the plans is damaged", where=f"{first}, {second}", mend=mend) from None
+    for name, one, where in ((first, old, here), (second, new, there)):
+        tell_unverified(one, where, name)
     code = 4 if tell and not found.same else 0
     with verdict(code):
         if form == "json":

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.common import echo_json, format_option, hint, new_table, print_table, read_plan_argument, say
+from planner.cli.common import (
+    echo_json,
+    format_option,
+    hint,
+    new_table,
+    print_table,
+    read_plan_argument,
+    say,
+    tell_unverified,
+)
 from planner.cli.html_report import check_html, html_option, write_plan_html
 from planner.cli.progress import working
 from planner.errors import InputError
@@ -36,13 +45,14 @@ def command(plan: str, html: Path | None, force: bool, form: str) -> None:
     loaded, where = read_plan_argument(plan)
     if html is not None:
         write_plan_html(html, loaded, force=force, where=where)
+    try:
+        lines, tables = _render(loaded, where) if form == "table" else ([], [])
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+        raise InputError("its explanation is damaged", where=where, mend=f"see planner verify {plan}") from None
+    tell_unverified(loaded, where, plan)
     if form == "json":
         echo_json(loaded.explanation)
         return
-    try:
-        lines, tables = _render(loaded, where)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-        raise InputError("its explanation is damaged", where=where, mend=f"see planner verify {plan}") from None
     for line in lines:
         say(line) if line else click.echo("")
     for table in tables:
@@ -115,7 +125,7 @@ def _memories(plan: Plan) -> list[str]:
         text += ["", f"{row['tier']}, used by the {row['pool']} pool", *("  " + line for line in row["lines"])]
     empty = plan.explanation.get("unused_memories") or []
     if empty:
-        text += ["\nMemories that hold nothing, or nothing else", *("  " + row["line"] for row in empty)]
+        text += ["", "Memories that hold nothing, or nothing else", *("  " + row["line"] for row in empty)]
     return text
 
 

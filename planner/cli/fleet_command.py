@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.common import Range, echo_json, format_option, hint, read_plan_argument
+from planner.cli.common import Range, echo_json, format_option, hint, read_plan_argument, tell_unverified
 from planner.cli.fleet_view import print_fleet
 from planner.cli.money import date_option, given_rates, peak_option, rate_option
 from planner.errors import InfeasibleError, InputError
@@ -79,6 +79,7 @@ def command(
     except InfeasibleError as error:
         print_conflict(error, form)
         return error.exit_code
+    tell_unverified(loaded, where, plan)
     if form == "json":
         echo_json(fleet.model_dump(mode="json"))
         return 0

@@ -44,13 +44,14 @@ def check_html(html: Path | None, *, force: bool, beside: Path | None = None) ->
 
 def write_plan_html(html: Path, plan: Plan, *, force: bool, where: str | None = None) -> None:
     """The report on a plan; ``where``: the file that it was read from, which may hold anything."""
+    from planner.plans import verify_plan
     from planner.report import plan_report
 
     try:
         report = plan_report(plan, command_line())
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError):
-        if where is None:
-            raise
+        if where is None or not verify_plan(plan, where)[0]:
+            raise  # a sound plan: the fault is planner's
         raise InputError("its numbers do not follow from its inputs", where=where, mend="see planner verify") from None
     _write(html, report, force)
 

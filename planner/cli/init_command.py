@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from planner.cli.common import hint
+from planner.cli.common import check_output, hint
 from planner.errors import InputError
 
 
@@ -79,13 +79,11 @@ def command(kind: str, file: Path, system: Path | None, force: bool) -> None:
     """
     import shlex
 
-    from planner.documents import check_target, write_whole
+    from planner.documents import write_whole
 
     if system is not None and kind != "hardware":
         raise click.UsageError("--from goes with hardware")
-    if file.suffix != ".toml":
-        raise InputError("does not end in .toml, by which files are told from names", where=str(file), mend="choose such a name")
-    check_target(file, force=force)
+    check_output(file, force)
     text = _hardware(file, system) if kind == "hardware" else _TEXTS[kind](file)
     write_whole(file, text, force=force)
     if kind == "hardware":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from planner.cli.common import Quantity, Range, format_option, hint, say_file
-from planner.cli.html_report import check_html, html_option, write_plan_html
+from planner.cli.html_report import check_html, command_line, html_option, write_plan_html
 from planner.cli.plan_options import problem_of, problem_options
 from planner.cli.plan_verbose import tell_counts, tell_inputs
 from planner.cli.plan_view import print_certificate, print_conflict, print_plan
@@ -161,11 +160,7 @@ def command(
         if headroom is not None:
             print_headroom(headroom, quiet=quiet, table=form == "table")
     tell_counts(found)
-    if not quiet:
-        import shlex
-
-        again = shlex.join(["planner", *(sys.argv[1:] or ["plan", str(model), str(hardware)])])
-        hint(f"planner explain {output}" if output else f"{again} -o plan.json && planner explain plan.json")
+    hint(f"planner explain {output}" if output else f"{command_line()} -o plan.json && planner explain plan.json")
     stopped = (found.certificate.stopped, found.pareto.stopped if found.pareto else None)
     if "interrupted" in stopped:
         return 130

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,7 @@ def plan_for(traffic: Traffic, call: dict[str, Any], plan: Callable[..., Plan], 
     from planner.replay.session import deployed, simulate
 
     asked = call["workload"][0]
+    load = traffic.load if traffic.load.workload is None else replace(traffic.load, workload=asked)
 
     def planned(margin: Margin) -> Plan:
         work.stage(f"planning for {_said(margin)}")
@@ -111,7 +112,7 @@ def plan_for(traffic: Traffic, call: dict[str, Any], plan: Callable[..., Plan], 
 
     def replayed(found: Plan) -> Replayed:
         work.stage("replaying")
-        return simulate(deployed(found, "plan"), traffic.load, work.part)
+        return simulate(deployed(found, "plan"), load, work.part)
 
     return plan_with_headroom(planned, replayed)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.common import Day, Folder, Quantity, echo_json, format_option, hint
+from planner.cli.common import Day, Folder, Quantity, check_output, echo_json, format_option, hint
 from planner.cli.progress import working
 from planner.errors import InputError
 
@@ -68,7 +68,7 @@ def command(
         raise InputError("nothing new is measured with --host", where="-o", mend="leave one of them out")
     if no_disk and folder is not None:
         raise InputError("contradicts --disk", where="--no-disk", mend="leave one of them out")
-    _check_output(output, force)
+    check_output(output, force)
     from planner.probe.disk import default_folder
     from planner.probe.spec import read_specs
 
@@ -78,17 +78,6 @@ def command(
         raise InputError("some of the model goes to disk", where="--no-disk", mend="leave it out")
     given = _host(host) if host is not None else None
     _probe(output, force, quick, disk, threads, as_of or date.today(), specs, memory, given, form)
-
-
-def _check_output(output: Path | None, force: bool) -> None:
-    from planner.documents import check_target
-
-    if output is None:
-        return
-    if output.suffix != ".toml":
-        what = "does not end in .toml, by which files are told from names"
-        raise InputError(what, where=str(output), mend="choose such a name")
-    check_target(output, force=force)
 
 
 def _host(path: Path) -> System:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import click
@@ -13,8 +14,7 @@ from planner.cli.workload_view import SCHEMAS as _WORKLOADS
 SUBJECTS = (
     *("plan", "hardware", "model", "workload", "runtime", "verify", "list", "kv", "lint"),
     *("conflict", "inventory", "mix", "fleet", "validate", "calibrate", "sweep", "sweep-result", "diff", "compare", "simulate"),
-    "audit",
-    "probe",
+    *("audit", "probe"),
     *_COST,
     *_WORKLOADS,
 )
@@ -160,84 +160,54 @@ _OUTPUT = {
     **_COST,
     **_WORKLOADS,
 }
+_MODELS = {
+    "plan": "planner.plans.schema:Plan",
+    "model": "planner.architecture:Model",
+    "workload": "planner.workload:Workload",
+    "runtime": "planner.runtimes:Runtime",
+    "inventory": "planner.prices.inventory:Inventory",
+    "mix": "planner.plans.mix:Mix",
+    "sweep": "planner.sweep:Spec",
+    "fleet": "planner.fleet:Fleet",
+    "compare": "planner.comparison:Comparison",
+    "audit": "planner.audit:Audit",
+    "probe": "planner.probe.results:ProbeResult",
+    "diff": "planner.plans.diff:Difference",
+    "simulate": "planner.replay.schema:Replayed",
+}
+"""Subjects that are a pydantic model, and where it stands; imported when asked for."""
 
 
 def schema_of(subject: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a subject."""
-    if subject == "plan":
-        from planner.plans.schema import Plan
-
-        schema = Plan.model_json_schema()
+    if subject in _MODELS:
+        module, _, name = _MODELS[subject].partition(":")
+        schema = getattr(import_module(module), name).model_json_schema()
     elif subject == "hardware":
-        from pydantic import TypeAdapter
-
-        from planner.hardware import Profile
-
-        schema = TypeAdapter[Profile](Profile).json_schema()
-        number = schema["$defs"]["Figure"]["properties"]["value"]
-        schema["$defs"]["Figure"]["properties"]["value"] = {
-            "anyOf": [number, {"type": "null"}],
-            "title": "Value, null if unknown",
-        }
-    elif subject == "model":
-        from planner.architecture import Model
-
-        schema = Model.model_json_schema()
-    elif subject == "workload":
-        from planner.workload import Workload
-
-        schema = Workload.model_json_schema()
-    elif subject == "runtime":
-        from planner.runtimes import Runtime
-
-        schema = Runtime.model_json_schema()
-    elif subject == "inventory":
-        from planner.prices.inventory import Inventory
-
-        schema = Inventory.model_json_schema(by_alias=True)
-    elif subject == "mix":
-        from planner.plans.mix import Mix
-
-        schema = Mix.model_json_schema()
-    elif subject == "sweep":
-        from planner.sweep import Spec
-
-        schema = Spec.model_json_schema(by_alias=True)
+        schema = _hardware()
     elif subject == "sweep-result":
         from planner.sweep import result_schema
 
         schema = result_schema()
-    elif subject == "fleet":
-        from planner.fleet import Fleet
-
-        schema = Fleet.model_json_schema()
-    elif subject == "compare":
-        from planner.comparison import Comparison
-
-        schema = Comparison.model_json_schema()
-    elif subject == "audit":
-        from planner.audit import Audit
-
-        schema = Audit.model_json_schema()
-    elif subject == "probe":
-        from planner.probe.results import ProbeResult
-
-        schema = ProbeResult.model_json_schema()
-    elif subject == "diff":
-        from planner.plans.diff import Difference
-
-        schema = Difference.model_json_schema()
     elif subject in ("verify", "conflict"):
         from planner.plans.answers import CONFLICT, VERIFICATION
 
         schema = VERIFICATION if subject == "verify" else CONFLICT
-    elif subject == "simulate":
-        from planner.replay.schema import Replayed
-
-        schema = Replayed.model_json_schema()
     else:
         schema = _OUTPUT[subject]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _hardware() -> dict[str, Any]:
+    """Of every kind of profile; a figure's value may be unknown."""
+    from pydantic import TypeAdapter
+
+    from planner.hardware import Profile
+
+    schema = TypeAdapter[Profile](Profile).json_schema()
+    figure = schema["$defs"]["Figure"]["properties"]
+    figure["value"] = {"anyOf": [figure["value"], {"type": "null"}], "title": "Value, null if unknown"}
+    return schema
 
 
 @click.command("schema")

@@ -9,7 +9,7 @@ from planner.service.settings import LOOPBACK, MIB, Settings
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; any but loopback lets others in.")
+@click.option("--host", default=Settings.host, show_default=True, help="Address to listen at; any but loopback lets others in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=Settings.port, show_default=True, help="0: any that is free.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes that plan; one for each core if left out.")
 @click.option(
@@ -23,12 +23,16 @@ from planner.service.settings import LOOPBACK, MIB, Settings
     help="Seconds for a request, waiting and planning; then the best plan so far.",
 )
 @click.option(
-    "--max-body", type=Quantity("bytes", "B", "SIZE", 1024, 64e6), default="8MiB", show_default=True, help="Largest request."
+    "--max-body",
+    type=Quantity("bytes", "B", "SIZE", 1024, 64e6),
+    default=f"{Settings.max_body_bytes // MIB}MiB",
+    show_default=True,
+    help="Largest request.",
 )
 @click.option(
     "--worker-memory",
     type=Quantity("bytes", "B", "SIZE", 256 * MIB, 1e13),
-    default="400MiB",
+    default=f"{Settings.worker_memory_bytes // MIB}MiB",
     show_default=True,
     help="Private memory that a worker may take.",
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import TIME, Quantity, Range, echo_json, format_option, hint, read_plan_argument, verdict
+from planner.cli.common import TIME, Quantity, Range, echo_json, format_option, hint, read_plan_argument, tell_unverified, verdict
 from planner.cli.progress import Work, working
 from planner.errors import InputError
 
@@ -135,6 +135,7 @@ def command(
     with working("step times") as work:
         deployment = deployed(plan, where, prefill_wait or 0.0)
         found = simulate(deployment, load, _shown(work))
+    tell_unverified(plan, where, plan_file)
     code = 0 if found.limits_met or not (ttft or tpot) else 4
     with verdict(code):
         if form == "json":

@@ -58,7 +58,7 @@ def _print_against(data: dict[str, Any]) -> None:
         sold = f"{row['hardware']}, {row['devices_per_unit']} device{'s' if row['devices_per_unit'] > 1 else ''} a unit"
         now = f"{number(row['unit_usd'])} {money}{' an hour' if other['what'] == 'rent' else ''} at these prices"
         if row["break_even_unit_usd"] is None:
-            say(f"{sold}: {now}; its electricity alone costs as much, so no price breaks even")
+            say(f"{sold}: {now}; its electricity or colocation alone costs as much, so no price breaks even")
         else:
             even = f"{number(row['break_even_unit_usd'])} ({number(row['break_even_device_usd'])} a device)"
             say(f"{sold}: {now}; breaks even at {even}, {other['break_even_scale']:.3f} times as much")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.common import TIME, TOKENS, Day, Quantity, Range, echo_json, format_option, hint
+from planner.cli.common import TIME, TOKENS, Day, Quantity, Range, check_output, echo_json, format_option, hint
 from planner.cli.progress import Work, working
 from planner.cli.workload_view import curve_json, fit_json, print_curve, print_fit
 from planner.errors import InputError
@@ -35,10 +37,51 @@ _OUTPUT = (
 )
 
 
+@dataclass(frozen=True)
+class Output:
+    """What every command of the group is told: the file to write and what to say in it, and how to print."""
+
+    path: Path | None
+    force: bool
+    points: int
+    source: str
+    day: date | None
+    ttft_s: float | None
+    tpot_s: float | None
+    form: str
+
+    def write(self, found: Workload, by: str) -> None:
+        """Write the workload to the file, where there is one."""
+        from planner.documents import write_whole
+        from planner.workload.text import to_toml
+
+        if self.path is not None:
+            write_whole(self.path, to_toml(found, f"Written by `{by}`."), force=self.force)
+            click.echo(f"wrote {self.path}", err=True)
+
+
 def _output_options(function: Any) -> Any:
+    """The options of every command, given to it as ``out``."""
+
+    @wraps(function)
+    def packed(
+        *,
+        output: Path | None,
+        force: bool,
+        points: int,
+        source: str,
+        as_of: date | None,
+        ttft: float | None,
+        tpot: float | None,
+        form: str,
+        **rest: Any,
+    ) -> None:
+        check_output(output, force)
+        function(out=Output(output, force, points, source, as_of, ttft, tpot, form), **rest)
+
     for option in reversed(_OUTPUT):
-        function = option(function)
-    return function
+        packed = option(packed)
+    return packed
 
 
 @click.group("workload", no_args_is_help=False)
@@ -57,19 +100,7 @@ def command() -> None:
 @_output_options
 @click.option("--trace-format", "kind", type=click.Choice(KINDS), help="Told from the first line unless given.")
 @click.option("--block-tokens", type=click.IntRange(1, 16_777_216), help="Input tokens of one of its hash_ids; Mooncake has 512.")
-def fit_command(
-    trace: Path,
-    output: Path | None,
-    force: bool,
-    points: int,
-    source: str,
-    as_of: date | None,
-    ttft: float | None,
-    tpot: float | None,
-    form: str,
-    kind: Any,
-    block_tokens: int | None,
-) -> None:
+def fit_command(trace: Path, out: Output, kind: Any, block_tokens: int | None) -> None:
     """Lengths, arrivals and what prefix caches of every size find of the requests in TRACE, read once in bounded memory.
 
     TRACE is Mooncake's jsonl, the CSV of Azure's LLM traces of 2023, or CSV with the columns arrival_s, input_tokens,
@@ -83,26 +114,30 @@ def fit_command(
     from planner.workload.fit import fit_requests, workload_of
     from planner.workload.traces import open_trace
 
-    _check_output(output, force)
     opening = open_trace(trace, kind, block_tokens)
-    day = as_of or opening.day
-    if output is not None and day is None:
+    day = out.day or opening.day
+    if out.path is not None and day is None:
         raise InputError("is needed with -o, as the trace has no dates", where="--as-of", mend="give the day it was recorded")
     with working("reading") as work:
         chunks = _counted(opening.trace.chunks(), work)
         fit = fit_requests(chunks, opening.trace.block_tokens, opening.trace.format, opening.day)
-    if output is not None:
-        assert day is not None
+    if out.path is not None and day is not None:
         found = workload_of(
-            fit, workload_id=_identifier(output), as_of=day, source=source, points=points, ttft_s=ttft, tpot_s=tpot
+            fit,
+            workload_id=_identifier(out.path),
+            as_of=day,
+            source=out.source,
+            points=out.points,
+            ttft_s=out.ttft_s,
+            tpot_s=out.tpot_s,
         )
-        _write(found, output, force, "planner workload fit")
-    if form == "json":
+        out.write(found, "planner workload fit")
+    if out.form == "json":
         echo_json(fit_json(trace.name, fit))
         return
     print_fit(trace.name, fit)
     again = "planner workload fit TRACE --as-of DATE --source TEXT -o mine.toml"
-    hint(again if output is None else f"planner plan MODEL HARDWARE --workload {output}")
+    hint(again if out.path is None else f"planner plan MODEL HARDWARE --workload {out.path}")
 
 
 def _counted(chunks: Iterator[Requests], work: Work) -> Iterator[Requests]:
@@ -121,21 +156,7 @@ def _counted(chunks: Iterator[Requests], work: Work) -> Iterator[Requests]:
 @click.option("--pause", type=PAUSE, required=True, help="Mean time from a round to the next, exponential, as 60s.")
 @click.option("--first", type=SIZE, default=0.0, help="Input tokens of the first round beside: a document, tools.")
 @_output_options
-def sessions_command(
-    rounds: int,
-    append: float,
-    answer: float,
-    pause: float,
-    first: float,
-    output: Path | None,
-    force: bool,
-    points: int,
-    source: str,
-    as_of: date | None,
-    ttft: float | None,
-    tpot: float | None,
-    form: str,
-) -> None:
+def sessions_command(rounds: int, append: float, answer: float, pause: float, first: float, out: Output) -> None:
     """What a prefix cache finds of sessions that come back after a pause, by how many tokens it keeps.
 
     \b
@@ -150,8 +171,7 @@ def sessions_command(
         f"model of sessions: {rounds} rounds, {first:g} tokens first, {append:g} appended and {answer:g} generated each, "
         f"pauses of {pause:g} s on average"
     )
-    lengths = (subject.input_tokens, answer)
-    _from_model(about, subject.curve(points), lengths, output, force, source, as_of, ttft, tpot, form)
+    _from_model(about, subject.curve(out.points), (subject.input_tokens, answer), out)
 
 
 @command.command("documents")
@@ -163,20 +183,7 @@ def sessions_command(
 @click.option("--rate", type=RATE, required=True, help="Requests/s over all: what is found depends on the size, not on the rate.")
 @_output_options
 def documents_command(
-    documents: int,
-    zipf: float,
-    document_tokens: float,
-    question: float,
-    answer: float,
-    rate: float,
-    output: Path | None,
-    force: bool,
-    points: int,
-    source: str,
-    as_of: date | None,
-    ttft: float | None,
-    tpot: float | None,
-    form: str,
+    documents: int, zipf: float, document_tokens: float, question: float, answer: float, rate: float, out: Output
 ) -> None:
     """What a prefix cache finds of questions about shared documents, by how many tokens it keeps.
 
@@ -192,82 +199,50 @@ def documents_command(
         document_tokens=document_tokens,
         question_tokens=question,
         rate_per_s=rate,
-        points=points,
+        points=out.points,
     )
     about = (
         f"Che's approximation: {documents:,} documents of {document_tokens:g} tokens, Zipf {zipf:g}, "
         f"{question:g} tokens of question, {rate:g} requests/s"
     )
-    lengths = (document_tokens + question, answer)
-    _from_model(about, curve, lengths, output, force, source, as_of, ttft, tpot, form)
+    _from_model(about, curve, (document_tokens + question, answer), out)
 
 
-def _from_model(
-    about: str,
-    curve: tuple[tuple[float, float], ...],
-    lengths: tuple[float, float],
-    output: Path | None,
-    force: bool,
-    source: str,
-    day: date | None,
-    ttft: float | None,
-    tpot: float | None,
-    form: str,
-) -> None:
+def _from_model(about: str, curve: tuple[tuple[float, float], ...], lengths: tuple[float, float], out: Output) -> None:
     """Write and print the curve of a model."""
     from pydantic import ValidationError
 
     from planner.documents import explain_validation
     from planner.workload import Workload
 
-    _check_output(output, force)
-    if output is not None:
-        if day is None:
+    if out.path is not None:
+        if out.day is None:
             raise InputError("is needed with -o", where="--as-of", mend="give the day the assumptions are of")
-        said = {"source": source or "assumed", "as_of": day, "grade": "D"}
+        said = {"source": out.source or "assumed", "as_of": out.day, "grade": "D"}
         taken, given = (float(f"{mean:.6g}") for mean in lengths)
         data = {
-            "id": _identifier(output),
+            "id": _identifier(out.path),
             "input_tokens": {"mean": taken},
             "output_tokens": {"mean": given},
             **said,
             "note": about,
         }
-        data |= {"ttft_s": ttft, "tpot_s": tpot}
+        data |= {"ttft_s": out.ttft_s, "tpot_s": out.tpot_s}
         if curve:
             data["prefix_cache"] = {"curve": curve, **said, "note": about}
         try:
             found = Workload.model_validate(data)
         except ValidationError as error:
             raise explain_validation(error, "these make no workload") from None
-        _write(found, output, force, "planner workload")
-    if form == "json":
+        out.write(found, "planner workload")
+    if out.form == "json":
         echo_json(curve_json(about, lengths, curve))
         return
     print_curve(about, lengths, curve)
-    hint("add --as-of DATE -o mine.toml" if output is None else f"planner plan MODEL HARDWARE --workload {output}")
-
-
-def _check_output(output: Path | None, force: bool) -> None:
-    from planner.documents import check_target
-
-    if output is None:
-        return
-    if output.suffix != ".toml":
-        what = "does not end in .toml, by which files are told from names"
-        raise InputError(what, where=str(output), mend="choose such a name")
-    check_target(output, force=force)
+    hint("add --as-of DATE -o mine.toml" if out.path is None else f"planner plan MODEL HARDWARE --workload {out.path}")
 
 
 def _identifier(output: Path) -> str:
     from planner.hardware.draft import identifier
 
     return identifier(output.stem, but="a-z0-9-")
-
-
-def _write(found: Workload, output: Path, force: bool, by: str) -> None:
-    from planner.documents import write_whole
-    from planner.workload.text import to_toml
-
-    write_whole(output, to_toml(found, f"Written by `{by}`."), force=force)
-    click.echo(f"wrote {output}", err=True)

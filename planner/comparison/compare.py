@@ -12,7 +12,7 @@ from planner.comparison.figures import figures_of
 from planner.comparison.judged import Judged, judge, of_hardware
 from planner.comparison.ranking import UNRANKED, Ranking
 from planner.comparison.schema import Budget, Comparison, Equal, Row, Sampling, Status
-from planner.comparison.words import notes_of, summary_of
+from planner.comparison.words import Order, notes_of, summary_of
 from planner.errors import InputError
 from planner.plans.inputs import Objective
 from planner.plans.pareto import UNITS_OF
@@ -123,7 +123,8 @@ def compare_plans(
         notes=[],
         stopped=stopped,
     )
-    orders = [ranking.order(range(i * len(hardware), (i + 1) * len(hardware))) for i in range(len(models))]
+    blocks = [range(i * len(hardware), (i + 1) * len(hardware)) for i in range(len(models))]
+    orders = [Order(ranking.order(block), ranking.left_open(block)) for block in blocks]
     return result.model_copy(update={"summary": summary_of(result, orders), "notes": notes_of(result)})
 
 

@@ -63,9 +63,9 @@ class Judged:
         return Interval(low=found["low"], expected=value, high=found["high"])
 
     def objective(self, operation: Operation, usd_per_hour: float | None = None) -> float:
-        """In the printed unit; infinite where nothing is served."""
+        """In the printed unit, as bad as can be where nothing is served: no throughput, else infinite."""
         if operation.requests_per_s <= 0.0:
-            return math.inf
+            return 0.0 if self.inputs.options.objective == "throughput" else math.inf
         return objective_value(
             self.context,
             usd_per_hour=operation.usd_per_hour if usd_per_hour is None else usd_per_hour,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ class Ranking:
         if len(mates) < 2 or not all(i in self.logs for i in mates):
             return None
         return in_order(self._of(self._sorted(mates)), lower=self.lower)
+
+    def left_open(self, rows: range) -> list[tuple[int, int]]:
+        """Neighbours in the order of the ranked ones among rows, better one first, whose order their searches left open."""
+        order = self._sorted([i for i in rows if i in self.ranked])
+        return [(ahead, behind) for ahead, behind in pairwise(order) if self._within_gap(behind, ahead)]
 
     def table(self, rows: int, part: int) -> list[list[float | None]]:
         """Of every pair the probability (part 0) that the one is better, or its standard error (1)."""

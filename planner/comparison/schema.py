@@ -98,7 +98,7 @@ class UnitPrice(_Part):
 class BreakEven(_Part):
     """What the prices of a row's hardware are to be multiplied with for its tokens to cost what those of row ``against`` do,
     the deployment kept: below 1 for who loses, above for who leads. ``scale`` and ``units`` are empty where no price is low
-    enough, electricity alone costing as much."""
+    enough, electricity or colocation alone costing as much."""
 
     against: _Row
     what: Literal["capital", "rent"]

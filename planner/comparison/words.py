@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from planner.comparison.schema import Comparison, Row
 
@@ -17,6 +18,15 @@ _CHANGED = 0.05
 """Difference of probability from which it is said what sharing errors does to it."""
 
 
+@dataclass(frozen=True)
+class Order:
+    """How probable the order of a model's rows is (``None``: not known), and the pairs of rows in it, better one first, of which
+    the searches left open which is better."""
+
+    probability: float | None
+    left_open: Sequence[tuple[int, int]]
+
+
 def significant(value: float) -> str:
     """Three digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
@@ -29,9 +39,9 @@ def percent(probability: float) -> str:
     return "under 0.1%" if probability < 0.001 else f"{probability:.1%}"
 
 
-def summary_of(comparison: Comparison, orders: Sequence[float | None]) -> list[str]:
-    """For every model: which is best, how each stands to the first, and what the prices would have to be; ``orders``: how
-    probable the order of each model's rows is."""
+def summary_of(comparison: Comparison, orders: Sequence[Order]) -> list[str]:
+    """For every model: which is best, how each stands to the first, and what the prices would have to be; ``orders``: of each
+    model."""
     lines = []
     width = len(comparison.hardware)
     for index, model in enumerate(comparison.models):
@@ -47,11 +57,11 @@ def summary_of(comparison: Comparison, orders: Sequence[float | None]) -> list[s
     return lines
 
 
-def _best(comparison: Comparison, ranked: Sequence[Row], order: float | None) -> str:
+def _best(comparison: Comparison, ranked: Sequence[Row], order: Order) -> str:
     first = ranked[0]
     assert first.objective is not None
-    alike = [row.hardware for row in ranked if row.objective == first.objective]
-    subject = f"{first.hardware} is" if len(alike) == 1 else f"{' and '.join(alike)} are, all alike,"
+    alike = [row for row in ranked if row.objective == first.objective]
+    subject = f"{first.hardware} is" if len(alike) == 1 else f"{' and '.join(row.hardware for row in alike)} are, all alike,"
     text = f"{subject} {_BEST[comparison.objective]}: {significant(first.objective.expected)} {comparison.unit}"
     if len(ranked) == 1:
         return f"{text}; there is nothing to rank it with"
@@ -59,9 +69,13 @@ def _best(comparison: Comparison, ranked: Sequence[Row], order: float | None) ->
         return text
     if first.probability_best is None:
         return f"{text}; how sure that is cannot be said, since an end of an interval is unknown"
-    text += f"; the best of the {len(ranked)} with {percent(first.probability_best)} probability"
-    if len(ranked) > 2 and order is not None:
-        text += f", and the order {' > '.join(row.hardware for row in ranked)} holds with {percent(order)}"
+    chance = sum(row.probability_best or 0.0 for row in alike)
+    text += f"; the best of the {len(ranked)} with {percent(chance)} probability"
+    if len(ranked) > 2 and order.probability is not None:
+        text += f", and the order {' > '.join(row.hardware for row in ranked)} holds with {percent(order.probability)}"
+    if order.left_open:
+        pairs = (" and ".join(comparison.rows[i].hardware for i in pair) for pair in order.left_open)
+        text += f", as far as these plans go: the search left more open than lies between {', '.join(pairs)}"
     return text
 
 
@@ -87,9 +101,15 @@ def _even(comparison: Comparison, row: Row) -> str | None:
     """At which price a row that loses would not."""
     if row.break_even is None or row.rank == 1 or row.verdict == "the same":
         return None
-    best = comparison.rows[row.break_even.against].hardware
+    against = comparison.rows[row.break_even.against]
+    if row.objective == against.objective:
+        return None
+    best = against.hardware
     if row.break_even.scale is None:
-        return f"at no price would {row.hardware} cost what {best} does: its electricity alone costs as much"
+        assert row.plan is not None
+        hosted = any("colocation" in line.by_cause for line in row.plan.cost.lines)
+        fixed = "colocation" if hosted else "electricity"
+        return f"at no price would {row.hardware} cost what {best} does: its {fixed} alone costs as much"
     paid = "rented" if row.break_even.what == "rent" else "bought"
     hour = " an hour" if row.break_even.what == "rent" else ""
     prices = " and ".join(
@@ -106,7 +126,7 @@ def notes_of(comparison: Comparison) -> list[str]:
     notes = []
     kinds: dict[str, list[str]] = {}
     for row in rows:
-        for price in row.figures.prices if row.figures else ():
+        for price in row.figures.prices if row.figures and row.excluded is None else ():
             kinds.setdefault(price.basis, [])
             if price.hardware not in kinds[price.basis]:
                 kinds[price.basis].append(price.hardware)
@@ -126,8 +146,13 @@ def notes_of(comparison: Comparison) -> list[str]:
             f"every row may spend what the first does, {significant(comparison.budget.amount)} {comparison.budget.unit}; counts "
             "of systems are the planner's"
         )
-    notes.append(
+    if any(chance is not None for line in comparison.pairwise for chance in line):
+        notes.append(_drawn(comparison))
+    return notes
+
+
+def _drawn(comparison: Comparison) -> str:
+    return (
         f"probabilities: {comparison.sampling.draws:,} draws; rows share the errors of the model, of a runtime and of general "
         "prices, and of hardware those of what they have in common"
     )
-    return notes

@@ -10,7 +10,7 @@ from typing import Literal
 from planner.economics.bill import TokenPrices, at_peak_share
 from planner.prices.currency import Rate, rate_at, usd
 from planner.prices.sheets import Peak, Period, PriceSheet, period_at
-from planner.quantities import Figure
+from planner.quantities import Figure, Grade
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,16 @@ class Tariff:
     def figures(self) -> tuple[Figure, ...]:
         """Every figure it rests on."""
         return (*self.period.figures, *(() if self.rate is None else (self.rate.per_usd,)))
+
+    @property
+    def lowest_grade(self) -> Grade:
+        """That of its least certain figure."""
+        return max(figure.grade for figure in self.figures)
+
+    @property
+    def sources(self) -> list[str]:
+        """Of its figures, each once."""
+        return sorted({figure.source for figure in self.figures})
 
     def usd(self, amount: float) -> float:
         """An amount of the sheet's currency in USD."""

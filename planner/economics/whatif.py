@@ -129,7 +129,7 @@ def break_even_scale(blended: float, power_share: float, other: float) -> float 
     """What the capital cost of hardware is to be multiplied with for its tokens to cost what the others do.
 
     ``blended`` and ``other``: USD per million of the one and the other; ``power_share``: of electricity in the former's hour.
-    ``None`` where its electricity alone costs as much, so that no price is low enough.
+    ``None`` where its electricity or colocation alone costs as much, so that no price is low enough.
     """
     power = blended * power_share
     scale = (other - power) / (blended - power) if blended > power else -1.0

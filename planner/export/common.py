@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from planner.export.deployment import EngineDeployment, EnginePool
-from planner.export.schema import Missing, NotCarried, Values
+from planner.export.header import header_lines
+from planner.export.schema import ExportFile, Missing, NotCarried, Values
+from planner.export.serve import Serve, node_script
 
 GIB = 1 << 30
 
@@ -127,6 +130,77 @@ def pool_line(pool: EnginePool) -> str:
     """What is started how often."""
     nodes = f" on {pool.nodes} nodes each" if pool.nodes > 1 else ""
     return f"{pool.phase} pool: {count(pool.replicas, 'instance')} of {count(pool.devices, 'device')}{nodes}"
+
+
+VISIBLE = {"NVIDIA": "CUDA_VISIBLE_DEVICES", "AMD": "HIP_VISIBLE_DEVICES", "Huawei": "ASCEND_RT_VISIBLE_DEVICES"}
+"""The variable that gives a process a part of a node's devices (CUDA, HIP and CANN manuals)."""
+
+
+def shell_script(pool: EnginePool, serve: Serve, head: str, beside: str = "", others: str = "") -> bytes:
+    """The shell script of a pool's instances; ``head``: its header, ``beside`` and ``others`` as in ``serve``."""
+    return f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{beside}{node_script(serve, pool.nodes, others)}".encode()
+
+
+def experts_file(deployment: EngineDeployment, pool: EnginePool, text: str, command: str, notes: Notes) -> ExportFile:
+    """A map of experts in JSON, whose header, for want of comments, is a note."""
+    name = f"{pool.phase}-experts.json"
+    notes.said.append(f"{name}: {'; '.join(header_lines(deployment, command)[1:])}")
+    return ExportFile(name, text.encode())
+
+
+def tell_shared_nodes(deployment: EngineDeployment, notes: Notes, between: str = "") -> None:
+    """Notes of pools whose instances leave room on a node for another; ``between``: what sets the port of transfers."""
+    ports = f"--port and {between}" if between and deployment.disaggregated else "--port"
+    for pool in deployment.pools:
+        beside = (own for own in deployment.pools if own.system.id == pool.system.id and (own is not pool or own.replicas > 1))
+        if any(pool.devices + own.devices <= pool.devices_per_node for own in beside):
+            variable = VISIBLE.get(pool.system.vendor, "the variable that its runtime reads")
+            notes.said.append(
+                f"{pool.phase} pool: where instances share a node, which no option says, start each with "
+                f"{count(pool.devices, 'device')} of its own ({variable}) and with its own {ports}"
+            )
+
+
+def cache_dtype(pool: EnginePool, names: Mapping[str, str], engine: str, notes: Notes) -> str | None:
+    """The cache's dtype as an engine names it; on record where it has none."""
+    if pool.kv_dtype not in names:
+        why = f"{engine} has no cache of this dtype"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: KV cache in {pool.kv_dtype}", why, "the model's own dtype"))
+    return names.get(pool.kv_dtype)
+
+
+def prefix_below(pool: EnginePool, engine: str, notes: Notes) -> tuple[float, float]:
+    """Bytes a device of the prefix cache ``(in host memory, in lower memories)``. Running sequences' caches there go on record:
+    engines keep those on the device."""
+    why = f"{engine} keeps the cache of a running sequence in device memory"
+    notes.lost += lost_placements(pool, {"cache": "fewer sequences run at once"}, why)
+    below = pool.below("prefix")
+    host = sum(part.bytes_per_device for part in below if part.role == "host")
+    return host, sum(part.bytes_per_device for part in below if part.role != "host")
+
+
+def tell_uneven_copies(pool: EnginePool, engine: str, notes: Notes) -> None:
+    """On record: engines have no shares of an expert's copies."""
+    if pool.experts is not None and pool.experts.split is not None:
+        why = f"{engine} shares the tokens of an expert alike among its copies"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: uneven shares of the copies of an expert", why, "equal shares"))
+
+
+def tell_embedding(pool: EnginePool, engine: str, notes: Notes) -> None:
+    """On record: engines keep the embedding of tokens on the device."""
+    embedding = replace(pool, held=tuple(part for part in pool.held if part.kind == "lookup" and not part.layers))
+    why = f"{engine} keeps the embedding of tokens on the device"
+    notes.lost += lost_placements(embedding, {"lookup": "device memory"}, why)
+
+
+def tables_in_host(pool: EnginePool, below: float, engine: str, notes: Notes) -> bool:
+    """Whether the share ``below`` of a pool's Engram tables off the device puts all of their rows into host memory."""
+    host = below > 0.5
+    if 0.0 < below < 1.0 - 1e-6:
+        why = f"{engine} keeps all rows of the Engram tables in one memory, the device's or the host's"
+        instead = "host memory" if host else "device memory"
+        notes.lost.append(NotCarried(f"{pool.phase} pool: {below:.4g} of the Engram tables off the device", why, instead))
+    return host
 
 
 def table_share_below(pool: EnginePool) -> float | None:

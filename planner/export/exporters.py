@@ -11,7 +11,7 @@ from planner.export.schema import Export, Exporter, ExportFile, Missing, NotCarr
 from planner.plugins import guarded, registry
 
 GROUP = "planner.exporters"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def exporter_names() -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def export_plan(deployment: EngineDeployment, target: str, values: Values, comma
     if failed or not _sound(made):
         raise InputError(f"failed: {failed or 'returned no Export'}", where=f"exporter {target}", mend="mend its package")
     names = [file.name for file in made.files]
-    if any(not _NAME.match(name) for name in names) or len(set(names)) < len(names):
+    if any(not _NAME.fullmatch(name) for name in names) or len(set(names)) < len(names):
         raise InputError("names a file twice, or one outside the output folder", where=f"exporter {target}")
     return made
 

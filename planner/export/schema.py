@@ -138,7 +138,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Export:
-    """All of an export. ``command``: what starts the engine, one line a process, for people."""
+    """All of an export; ``notes``: lines for people."""
 
     target: str
     files: tuple[ExportFile, ...]

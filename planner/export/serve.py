@@ -13,10 +13,11 @@ OptionValue = str | int | float | bool | Mapping[str, "OptionValue"] | list["Opt
 @dataclass(frozen=True)
 class OfNode:
     """A value that differs by node: ``times`` the node's number within its instance, or (``None``) the address of its node 0 with
-    ``after`` behind it."""
+    ``after`` behind it; ``followers``: for every node but the first."""
 
     times: int | None
     after: str = ""
+    followers: bool = False
 
     def words(self, node: int, leader: str) -> str:
         """On a node."""
@@ -46,14 +47,15 @@ class Serve:
         for name, value in self.options.items():
             words += option_words(name, value)
         for name, own in self.per_node.items():
-            words += [f"--{name}", own.words(node, leader)]
+            words += [] if own.followers and not node else [f"--{name}", own.words(node, leader)]
         return tuple(words)
 
     def shell(self) -> str:
-        """The command as a shell reads it, one option a line; what differs by node is left to it (``$NODE_RANK``)."""
+        """The command as a shell reads it, one option a line; what differs by node is left to it (``$NODE_RANK``), what node 0
+        does not get to ``node_script``."""
         lines = [shlex.join(self.program)]
         lines += [shlex.join(words) for name, value in self.options.items() if (words := option_words(name, value))]
-        lines += [f'--{name} "{value.shell()}"' for name, value in self.per_node.items()]
+        lines += [f'--{name} "{value.shell()}"' for name, value in self.per_node.items() if not value.followers]
         env = "".join(f"{name}={shlex.quote(value)} " for name, value in self.env.items())
         return env + " \\\n  ".join(lines) + "\n"
 
@@ -74,14 +76,16 @@ BESIDE = 'cd -- "$(dirname -- "$0")"\n'
 
 
 def node_script(serve: Serve, nodes: int, others: str = "") -> str:
-    """The process as the rest of a shell script; of several nodes each sets NODE_RANK and LEADER_ADDRESS. ``others``: an option
-    for every node but the first."""
+    """The process as the rest of a shell script, which hands on its own arguments; of several nodes each sets NODE_RANK and
+    LEADER_ADDRESS. ``others``: an option for every node but the first."""
+    start = f'exec {"env " if serve.env else ""}{serve.shell().rstrip()} \\\n  "$@"\n'
     if nodes == 1:
-        return f"exec {serve.shell()}" if not serve.env else f"exec env {serve.shell()}"
-    said = f'[ "$NODE_RANK" = 0 ] || set -- {others} "$@"\n' if others else ""
-    start = "exec env" if serve.env else "exec"
+        return start
+    words = [others] if others else []
+    words += [f'--{name} "{value.shell()}"' for name, value in serve.per_node.items() if value.followers]
+    said = f'[ "$NODE_RANK" = 0 ] || set -- {" ".join(words)} "$@"\n' if words else ""
     return (
         ': "${NODE_RANK:?the number of this node within its instance, 0 first}"\n'
         ': "${LEADER_ADDRESS:?the address of node 0}"\n'
-        f'{said}{start} {serve.shell().rstrip()} \\\n  "$@"\n'
+        f"{said}{start}"
     )

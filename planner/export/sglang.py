@@ -16,26 +16,31 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 from planner.export.common import (
     GIB,
     Notes,
+    cache_dtype,
+    experts_file,
     listed,
-    lost_placements,
     model_path,
     notes_of,
-    pool_line,
+    prefix_below,
     read_in_place_bytes,
+    shell_script,
     static_fraction,
     streamed_experts,
     table_share_below,
+    tables_in_host,
+    tell_embedding,
+    tell_shared_nodes,
+    tell_uneven_copies,
 )
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.expert_map import expert_slots, spare_slots, whole_model
-from planner.export.header import commented, header_lines
+from planner.export.header import commented
 from planner.export.schema import Export, ExportFile, NotCarried, Values
-from planner.export.serve import BESIDE, OfNode, OptionValue, Serve, node_script
+from planner.export.serve import BESIDE, OfNode, OptionValue, Serve
 
 KV_DTYPES = {"bf16": "auto", "fp8": "fp8_e4m3", "fp8_e4m3": "fp8_e4m3", "nvfp4": "nvfp4"}
 INIT_PORT = 20000
@@ -82,11 +87,9 @@ def _parallelism(deployment: EngineDeployment, pool: EnginePool) -> dict[str, Op
 
 def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
     options: dict[str, OptionValue] = {"context-length": pool.longest_tokens, "page-size": pool.page_tokens}
-    if pool.kv_dtype in KV_DTYPES:
-        options["kv-cache-dtype"] = KV_DTYPES[pool.kv_dtype]
-    else:
-        why = "SGLang has no cache of this dtype"
-        notes.lost.append(NotCarried(f"{pool.phase} pool: KV cache in {pool.kv_dtype}", why, "the model's own dtype"))
+    dtype = cache_dtype(pool, KV_DTYPES, "SGLang", notes)
+    if dtype is not None:
+        options["kv-cache-dtype"] = dtype
     if pool.sequences:
         options["max-running-requests"] = pool.sequences
     if pool.chunk_tokens:
@@ -117,9 +120,7 @@ def _experts(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> di
         options["ep-num-redundant-experts"] = spare
     if pool.experts is not None:
         options |= {"init-expert-location": f"{pool.phase}-experts.json", "ep-dispatch-algorithm": "static"}
-        if pool.experts.split is not None:
-            why = "SGLang shares the tokens of an expert alike among its copies"
-            notes.lost.append(NotCarried(f"{pool.phase} pool: uneven shares of the copies of an expert", why, "equal shares"))
+        tell_uneven_copies(pool, "SGLang", notes)
     return options
 
 
@@ -140,11 +141,7 @@ def _weights_below(deployment: EngineDeployment, pool: EnginePool, notes: Notes)
 
 
 def _caches_below(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
-    why = "SGLang keeps the cache of a running sequence in device memory"
-    notes.lost += lost_placements(pool, {"cache": "fewer sequences run at once"}, why)
-    below = pool.below("prefix")
-    host = sum(part.bytes_per_device for part in below if part.role == "host")
-    lower = sum(part.bytes_per_device for part in below if part.role != "host")
+    host, lower = prefix_below(pool, "SGLang", notes)
     if not host and not lower:
         return {}
     options: dict[str, OptionValue] = {"enable-hierarchical-cache": True, "hicache-size": max(math.ceil(host / 1e9), 1)}
@@ -156,9 +153,7 @@ def _caches_below(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
 
 def _tables(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dict[str, str]:
     """Environment variables for the Engram tables."""
-    embedding = tuple(part for part in pool.held if part.kind == "lookup" and not part.layers)
-    why = "SGLang keeps the embedding of tokens on the device"
-    notes.lost += lost_placements(replace(pool, held=embedding), {"lookup": "device memory"}, why)
+    tell_embedding(pool, "SGLang", notes)
     below = table_share_below(pool)
     if below is None:
         return {}
@@ -166,11 +161,7 @@ def _tables(deployment: EngineDeployment, pool: EnginePool, notes: Notes) -> dic
         why = "SGLang 0.5.23 has Engram tables in host memory for DeepSeek-V4.1 only"
         notes.lost += [NotCarried(f"{pool.phase} pool: Engram tables off the device", why, "device memory")] if below else []
         return {}
-    if 0.0 < below < 1.0 - 1e-6:
-        where = "host memory" if below > 0.5 else "device memory"
-        why = "SGLang keeps all rows of the Engram tables in one memory"
-        notes.lost.append(NotCarried(f"{pool.phase} pool: {below:.4g} of the Engram tables off the device", why, where))
-    return {"SGLANG_ENABLE_DSV41_ENGRAM_HOST_TABLE": "1"} if below > 0.5 else {}
+    return {"SGLANG_ENABLE_DSV41_ENGRAM_HOST_TABLE": "1"} if tables_in_host(pool, below, "SGLang", notes) else {}
 
 
 class SglangExporter:
@@ -188,12 +179,11 @@ class SglangExporter:
         for pool in deployment.pools:
             serve = serve_command(deployment, pool, values, notes)
             data = map_file(deployment, pool)
-            beside = "" if data is None else BESIDE
-            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{beside}{node_script(serve, pool.nodes)}"
-            files.append(ExportFile(f"launch-{pool.phase}.sh", text.encode()))
+            script = shell_script(pool, serve, head, "" if data is None else BESIDE)
+            files.append(ExportFile(f"launch-{pool.phase}.sh", script))
             if data is not None:
-                files.append(ExportFile(f"{pool.phase}-experts.json", data.encode()))
-                notes.said.append(f"{pool.phase}-experts.json: {'; '.join(header_lines(deployment, command)[1:])}")
+                files.append(experts_file(deployment, pool, data, command, notes))
+        tell_shared_nodes(deployment, notes, "--disaggregation-bootstrap-port")
         if deployment.disaggregated:
             notes.said.append("a router (sglang-router --pd-disaggregation) sends requests to prefill and decode instances")
         return Export("sglang", tuple(files), tuple(notes.lost), tuple(notes.missing), tuple(notes.said))

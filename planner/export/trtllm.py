@@ -21,12 +21,23 @@ import json
 import math
 
 from planner.errors import InputError
-from planner.export.common import Notes, lost_placements, model_path, notes_of, pool_line, value_or_missing
+from planner.export.common import (
+    Notes,
+    cache_dtype,
+    lost_placements,
+    model_path,
+    notes_of,
+    pool_line,
+    prefix_below,
+    tell_shared_nodes,
+    tell_uneven_copies,
+    value_or_missing,
+)
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.expert_map import ExpertSlots, expert_slots
 from planner.export.header import commented
 from planner.export.schema import Export, ExportFile, Missing, NotCarried, Values
-from planner.export.serve import BESIDE, OptionValue, Serve
+from planner.export.serve import BESIDE, OptionValue, Serve, node_script
 from planner.export.yaml_text import Value, to_yaml
 
 KV_DTYPES = {"bf16": "auto", "fp8": "fp8", "fp8_e4m3": "fp8", "nvfp4": "nvfp4"}
@@ -59,9 +70,7 @@ def configuration(deployment: EngineDeployment, pool: EnginePool, values: Values
         if pool.phase == "prefill":
             config["disable_overlap_scheduler"] = True
     _weights(pool, notes)
-    if pool.experts is not None and pool.experts.split is not None:
-        why = "TensorRT-LLM shares the tokens of an expert alike among its copies"
-        notes.lost.append(NotCarried(f"{pool.phase} pool: uneven shares of the copies of an expert", why, "equal shares"))
+    tell_uneven_copies(pool, "TensorRT-LLM", notes)
     return config
 
 
@@ -117,16 +126,10 @@ def cache_fraction(pool: EnginePool) -> float:
 
 def _cache(pool: EnginePool, values: Values, notes: Notes) -> dict[str, Value]:
     config: dict[str, Value] = {"tokens_per_block": pool.page_tokens, "free_gpu_memory_fraction": cache_fraction(pool)}
-    if pool.kv_dtype in KV_DTYPES:
-        config["dtype"] = KV_DTYPES[pool.kv_dtype]
-    else:
-        why = "TensorRT-LLM has no cache of this dtype"
-        notes.lost.append(NotCarried(f"{pool.phase} pool: KV cache in {pool.kv_dtype}", why, "the checkpoint's own dtype"))
-    why = "TensorRT-LLM keeps the cache of a running sequence in device memory"
-    notes.lost += lost_placements(pool, {"cache": "fewer sequences run at once"}, why)
-    below = pool.below("prefix")
-    host = sum(part.bytes_per_device for part in below if part.role == "host")
-    lower = sum(part.bytes_per_device for part in below if part.role != "host")
+    dtype = cache_dtype(pool, KV_DTYPES, "TensorRT-LLM", notes)
+    if dtype is not None:
+        config["dtype"] = dtype
+    host, lower = prefix_below(pool, "TensorRT-LLM", notes)
     if pool.prefix is not None:
         config["enable_block_reuse"] = True
     if host:
@@ -197,13 +200,14 @@ class TrtllmExporter:
         for pool in deployment.pools:
             top, serve = f"{head}# {pool_line(pool)}\n", serve_command(deployment, pool, values, notes)
             config = to_yaml(configuration(deployment, pool, values, notes))
-            script = f'#!/bin/sh\n{top}set -eu\n{BESIDE}exec {serve.shell().rstrip()} \\\n  "$@"\n'
+            script = f"#!/bin/sh\n{top}set -eu\n{BESIDE}{node_script(serve, 1)}"
             files.append(ExportFile(f"serve-{pool.phase}.sh", script.encode()))
             files.append(ExportFile(f"{pool.phase}.yaml", f"{top}{config}".encode()))
             slots = _balanced(deployment, pool)
             if slots is not None:
                 text = balancer_file(slots, deployment.model.layers, pool.mtp)
                 files.append(ExportFile(f"{pool.phase}-experts.yaml", f"{top}{text}".encode()))
+        tell_shared_nodes(deployment, notes)
         if deployment.disaggregated:
             config = to_yaml(disaggregated_configuration(deployment, values, notes))
             files.append(ExportFile("disaggregated.yaml", f"{head}{config}".encode()))

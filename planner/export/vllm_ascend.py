@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from planner.export.common import Notes, notes_of, pool_line
+from planner.export.common import Notes, experts_file, notes_of, tell_shared_nodes, tell_uneven_copies
 from planner.export.deployment import EngineDeployment, EnginePool
 from planner.export.expert_map import ExpertSlots, expert_slots
-from planner.export.header import commented, header_lines
-from planner.export.schema import Export, ExportFile, NotCarried, Values
-from planner.export.serve import BESIDE, OptionValue, Serve, node_script
-from planner.export.vllm import HEADLESS
+from planner.export.header import commented
+from planner.export.schema import Export, ExportFile, Values
+from planner.export.serve import BESIDE, OptionValue, Serve
+from planner.export.vllm import ROUTER, pool_files
 from planner.export.vllm import serve_command as vllm_command
-from planner.export.yaml_text import to_yaml
 
 VENDOR = "Huawei"
 NO_MAP = "which experts lie on which rank"
@@ -42,9 +41,7 @@ def serve_command(deployment: EngineDeployment, pool: EnginePool, values: Values
         eplb: dict[str, OptionValue] = {"expert_map_path": f"{pool.phase}-experts.json"}
         spare = slots.physical_to_logical.shape[1] - slots.experts
         options["additional-config"] = {"eplb_config": {**eplb, "num_redundant_experts": spare} if spare else eplb}
-        if pool.experts is not None and pool.experts.split is not None:
-            why = "vllm-ascend shares the tokens of an expert alike among its copies"
-            notes.lost.append(NotCarried(f"{pool.phase} pool: uneven shares of the copies of an expert", why, "equal shares"))
+        tell_uneven_copies(pool, "vllm-ascend", notes)
     return replace(serve, options=options)
 
 
@@ -74,20 +71,16 @@ class VllmAscendExporter:
 
     def export(self, deployment: EngineDeployment, values: Values, command: str) -> Export:
         """``serve-PHASE.sh``, ``PHASE.yaml`` and ``PHASE-experts.json``."""
-        notes, files, head = notes_of(deployment), [], commented(deployment, command)
+        notes, head = notes_of(deployment), commented(deployment, command)
+        files: list[ExportFile] = []
         for pool in deployment.pools:
-            serve = serve_command(deployment, pool, values, notes)
             slots = expert_slots(deployment, pool)
-            beside = BESIDE if slots is not None and slots.chosen else ""
-            text = f"#!/bin/sh\n{head}# {pool_line(pool)}\nset -eu\n{beside}{node_script(serve, pool.nodes, HEADLESS)}"
-            files.append(ExportFile(f"serve-{pool.phase}.sh", text.encode()))
-            config = {"model": serve.program[-1], **{key: value for key, value in serve.options.items() if value is not None}}
-            files.append(ExportFile(f"{pool.phase}.yaml", f"{head}# {pool_line(pool)}\n{to_yaml(config)}".encode()))
-            if slots is not None and slots.chosen:
-                files.append(ExportFile(f"{pool.phase}-experts.json", map_file(slots).encode()))
-                notes.said.append(f"{pool.phase}-experts.json: {'; '.join(header_lines(deployment, command)[1:])}")
-        if deployment.disaggregated:
-            notes.said.append("a proxy or router has to send each request to a prefill instance and then to a decode instance")
+            mapped = slots is not None and slots.chosen
+            files += pool_files(pool, serve_command(deployment, pool, values, notes), head, BESIDE if mapped else "")
+            if slots is not None and mapped:
+                files.append(experts_file(deployment, pool, map_file(slots), command, notes))
+        tell_shared_nodes(deployment, notes, "kv_port of --kv-transfer-config")
+        notes.said += [ROUTER] if deployment.disaggregated else []
         return Export("vllm-ascend", tuple(files), tuple(notes.lost), tuple(notes.missing), tuple(notes.said))
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 Value = Mapping[str, "Value"] | Sequence["Value"] | str | int | float | bool | None
-_PLAIN_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_./-]*$")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _NOT_KEYS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
 
 
@@ -48,7 +48,7 @@ def _item(value: Value) -> list[str]:
 
 
 def _key(key: str) -> str:
-    plain = _PLAIN_KEY.match(key) and key.lower() not in _NOT_KEYS
+    plain = _PLAIN_KEY.fullmatch(key) and key.lower() not in _NOT_KEYS
     return key if plain else _quoted(key)
 
 

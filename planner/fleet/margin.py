@@ -72,8 +72,8 @@ def sheet_of(tariff: Tariff) -> Sheet:
         per_million={name: getattr(tariff.prices, name) for name in STREAMS},
         per_usd=None if rate is None else rate.per_usd.value,
         rate_as_of=None if rate is None or rate.per_usd.as_of is None else str(rate.per_usd.as_of),
-        lowest_grade=max(figure.grade for figure in tariff.figures),
-        sources=sorted({figure.source for figure in tariff.figures}),
+        lowest_grade=tariff.lowest_grade,
+        sources=tariff.sources,
     )
 
 

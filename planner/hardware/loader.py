@@ -125,14 +125,17 @@ def list_hardware(
 
 
 def list_rents(folders: Iterable[Path] = ()) -> list[tuple[str, Rent]]:
-    """Every rent of every system's profile that can be read, with the system's id, by id, basis and date."""
+    """Every rent of every system with the system's id, by id, basis and date: those that a plan on it has, inherited ones too.
+
+    A profile that cannot be read has none; ``list_hardware`` and lint say what is wrong with it.
+    """
     source = ProfileSource(folders)
     found: dict[str, tuple[Rent, ...]] = {}
     for path in source.files + source.plugin_files:
-        with suppress(InputError, ValidationError):
-            data = source.document(path)
-            if isinstance(data.get("id"), str) and isinstance(data.get("rent"), list):
-                found.setdefault(data["id"], tuple(Rent.model_validate(row) for row in data["rent"]))
+        with suppress(InputError):
+            if SORTS[kind_of(source.document(path), str(path))] == "system":
+                system = source.read(path, System)
+                found.setdefault(system.id, system.rents)
     rows = [(name, rent) for name, rents in found.items() for rent in rents]
     return sorted(rows, key=lambda row: (row[0], row[1].basis, str(row[1].usd_per_hour.as_of), row[1].provider))
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, StringConstraints, model_validator
 
 from planner.errors import InputError
-from planner.hardware.schema import (
+from planner.hardware.schema import OneWay, refuse_bidirectional, refuse_later_figures
+from planner.hardware.vocabulary import (
     Alias,
     Bytes,
     BytesPerSecond,
@@ -21,16 +22,13 @@ from planner.hardware.schema import (
     Identifier,
     LinkKind,
     Name,
-    OneWay,
     Origin,
     PerSecond,
     Seconds,
     Status,
+    Table,
     TierKind,
     Watts,
-    _Part,
-    _refuse_bidirectional,
-    _refuse_later_figures,
 )
 from planner.quantities import Figure, figure_of, readable
 
@@ -62,7 +60,7 @@ NEAREST_BASIS: dict[str, tuple[PriceBasis, ...]] = {
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class _Entry(_Part):
+class _Entry(Table):
     """What parts and sites have in common with every profile."""
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -74,11 +72,11 @@ class _Entry(_Part):
 
     @model_validator(mode="after")
     def _no_later_figure(self) -> _Entry:
-        _refuse_later_figures(self, self.as_of)
+        refuse_later_figures(self, self.as_of)
         return self
 
 
-class UnitPrice(_Part):
+class UnitPrice(Table):
     """One dated price of a memory: USD per 1e9 bytes (``USD/GiB`` where the source counts the GB of DRAM modules)."""
 
     basis: PriceBasis
@@ -173,7 +171,7 @@ class InterconnectPart(_Entry):
 
     @model_validator(mode="after")
     def _generation(self) -> InterconnectPart:
-        _refuse_bidirectional(self.network, self.bandwidth.value)
+        refuse_bidirectional(self.network, self.bandwidth.value)
         return self
 
 

@@ -4,79 +4,72 @@ Four truth rules hold for every profile: peaks are dense, bandwidths are one-way
 bytes (not the label on the box), and a figure of grade C or D carries an interval. Where a rule can
 be checked from the numbers it is; where it cannot, the author has to assert it in a key that admits
 one answer (``counting = "dense"``, ``direction = "one-way"``).
+
+Here are memories, links, networks, devices and systems; ``vocabulary`` has what all of them are written in, ``compute`` peaks
+and curves, ``costs`` capital lines and rents.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator
 from datetime import date
-from itertools import pairwise, permutations
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from itertools import permutations
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from planner.quantities import Dimension, Figure, Grade, figure_of
+from planner.hardware.compute import HALVINGS, LARGEST_STEP, Compute, Curve, says_dense
+from planner.hardware.costs import CapexLine, Rent, RentBasis
+from planner.hardware.vocabulary import (
+    CLASS_DEFAULT,
+    DIMENSIONS,
+    Alias,
+    Bytes,
+    BytesPerSecond,
+    Count,
+    Fraction,
+    Identifier,
+    LinkKind,
+    Name,
+    Origin,
+    PerSecond,
+    Seconds,
+    Status,
+    Table,
+    TierKind,
+    Usd,
+    Watts,
+)
+from planner.quantities import Figure
 
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-    Bytes: TypeAlias = Figure
-    BytesPerSecond: TypeAlias = Figure
-    FlopPerSecond: TypeAlias = Figure
-    Seconds: TypeAlias = Figure
-    Watts: TypeAlias = Figure
-    Usd: TypeAlias = Figure
-    UsdPerHour: TypeAlias = Figure
-    PerSecond: TypeAlias = Figure
-    Fraction: TypeAlias = Figure
-else:
-    Bytes = figure_of("bytes", plausible=1e6)
-    BytesPerSecond = figure_of("bytes_per_s")
-    FlopPerSecond = figure_of("flop_per_s")
-    Seconds = figure_of("s", exclusive=False)
-    Watts = figure_of("w")
-    Usd = figure_of("usd")
-    UsdPerHour = figure_of("usd_per_h")
-    PerSecond = figure_of("per_s")
-    Fraction = figure_of("fraction", plausible=1e-3)
-
-DIMENSIONS: dict[str, Dimension] = {
-    "peak": "flop_per_s",
-    "usable": "bytes",
-    "read": "bytes_per_s",
-    "write": "bytes_per_s",
-    "bandwidth": "bytes_per_s",
-    "efficiency": "fraction",
-    "allreduce_efficiency": "fraction",
-    "alltoall_efficiency": "fraction",
-    "p2p_efficiency": "fraction",
-    "reverse_efficiency": "fraction",
-    "both_ways": "bytes_per_s",
-    "allreduce_startup": "s",
-    "oneshot_startup": "s",
-    "alltoall_startup": "s",
-    "p2p_startup": "s",
-    "startup": "s",
-    "latency": "s",
-    "iops": "per_s",
-    "power": "w",
-    "capex": "usd",
-    "energy": "j_per_bit",
-    "endurance": "bytes",
-    "dwpd": "count",
-    "warranty": "years",
-    "usd_per_gb": "usd_per_gb",
-    "usd_per_hour": "usd_per_h",
-    "electricity": "usd_per_kwh",
-    "pue": "count",
-    "life": "years",
-}
-"""The unit of every figure in a profile, by key."""
-
-CLASS_DEFAULT = "class default: "
-"""Begins the source of a figure that is not of the part but of its class (``planner.hardware.defaults``), with its own date."""
+__all__ = [
+    "CLASS_DEFAULT",
+    "DIMENSIONS",
+    "HALVINGS",
+    "LARGEST_STEP",
+    "ONE_WAY_LIMIT_BYTES_PER_S",
+    "CapexLine",
+    "Compute",
+    "Curve",
+    "Device",
+    "DeviceProfile",
+    "Domain",
+    "HardwareSelection",
+    "Link",
+    "OneWay",
+    "Rent",
+    "RentBasis",
+    "System",
+    "Tier",
+    "TierKind",
+    "dated",
+    "refuse_bidirectional",
+    "refuse_later_figures",
+    "says_dense",
+]
 
 ONE_WAY_LIMIT_BYTES_PER_S = {
     "pcie4-x4": 8e9,
@@ -95,16 +88,6 @@ ONE_WAY_LIMIT_BYTES_PER_S = {
 """Nominal one-way bytes/s of one device's port by generation; twice as much is the bidirectional figure."""
 
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Alias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._ -]{0,63}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=120)]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Origin = Literal["domestic", "western"]
-Status = Literal["shipping", "announced", "cancelled"]
-TierKind = Literal["hbm", "gddr", "lpddr", "ddr", "cxl", "hbf", "ssd", "hdd", "remote"]
-LinkKind = Literal["pcie", "c2c", "nvlink", "ub", "hccs", "xgmi", "ualink", "ethernet", "infiniband", "nvme", "cxl"]
-
-
 def _refuse_both_ways(value: object) -> object:
     if isinstance(value, str) and value != "one-way":
         raise ValueError(f"{value!r} is not one-way; write the one-way bandwidth (half of a bidirectional figure)")
@@ -115,95 +98,7 @@ OneWay = Annotated[Literal["one-way"], BeforeValidator(_refuse_both_ways)]
 """What a bandwidth is counted in."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
-
-    @model_validator(mode="after")
-    def _interval_and_date(self) -> _Part:
-        for key, figure in self:
-            if isinstance(figure, Figure):
-                _require_evidence(key, figure.grade, figure.as_of, figure.low, figure.high)
-                if DIMENSIONS[key] == "fraction" and figure.highest > 1.0:
-                    raise ValueError(f"{key}: a fraction is at most 1")
-        return self
-
-
-def _require_evidence(key: str, grade: Grade, as_of: date | None, low: float | None, high: float | None) -> None:
-    if as_of is None:
-        raise ValueError(f"{key}: as_of is missing; write the date of the source")
-    if grade in ("C", "D") and (low is None or high is None):
-        raise ValueError(f"{key}: a figure of grade {grade} needs an interval; add low and high")
-
-
-class Curve(_Part):
-    """Fraction of the dense peak that a GEMM of M rows reaches, log-log interpolated and flat outside its points.
-
-    The fraction never falls with M and never rises faster than M, so more rows never take less time.
-    ``low_factor`` and ``high_factor`` scale the whole curve to its 10th and 90th percentile. ``knee``: rows below which the
-    measured kernel was bound by reading its weights; unless given, where a rise in proportion to M from the first point reaches
-    the last. A curve that holds for any number of rows on this device, reading included, has the knee 1.
-    """
-
-    points: tuple[tuple[float, float], ...] = Field(min_length=1, max_length=64)
-    knee: float | None = Field(default=None, ge=1.0, allow_inf_nan=False)
-    low_factor: float = Field(gt=0.0, le=1.0, allow_inf_nan=False)
-    high_factor: float = Field(ge=1.0, le=10.0, allow_inf_nan=False)
-    source: str = Field(min_length=1)
-    as_of: date
-    grade: Grade
-    note: str = ""
-
-    @field_validator("points")
-    @classmethod
-    def _shape(cls, points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-        for rows, fraction in points:
-            if not (math.isfinite(rows) and rows >= 1.0):
-                raise ValueError(f"M must be at least 1, got {rows!r}")
-            if not 0.0 < fraction <= 1.0:
-                raise ValueError(f"the fraction at M = {rows:g} must be above 0 and at most 1, got {fraction!r}")
-        for (rows, fraction), (more_rows, more) in pairwise(points):
-            if more_rows <= rows:
-                raise ValueError(f"M must rise from point to point ({rows:g} then {more_rows:g})")
-            if more < fraction:
-                raise ValueError(f"the fraction falls from M = {rows:g} to {more_rows:g}; use a non-decreasing fit")
-            if more / fraction > more_rows / rows * (1 + 1e-9):
-                raise ValueError(f"the fraction rises faster than M from {rows:g} to {more_rows:g}: more work in less time")
-        return points
-
-    @model_validator(mode="after")
-    def _spread(self) -> Curve:
-        if self.grade in ("C", "D") and (self.low_factor == 1.0 or self.high_factor == 1.0):
-            raise ValueError(f"a curve of grade {self.grade} needs an interval; set low_factor below 1 and high_factor above 1")
-        return self
-
-    def fraction(self, rows: Any, factor: float = 1.0) -> Any:
-        """Fraction of peak at ``rows`` (a float or an array), scaled by ``factor`` and never above 1."""
-        import numpy as np
-
-        log_rows = np.log([point[0] for point in self.points])
-        log_fraction = np.log([point[1] for point in self.points])
-        at_least_one = np.maximum(np.asarray(rows, dtype=float), 1.0)
-        result = np.minimum(np.exp(np.interp(np.log(at_least_one), log_rows, log_fraction)) * factor, 1.0)
-        return float(result) if result.ndim == 0 else result
-
-
-class Compute(_Part):
-    """One compute dtype: dense peak in FLOP/s (OP/s for integers) of one device, and how much of it GEMMs reach."""
-
-    dtype: Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
-    counting: Literal["dense"]
-    peak: FlopPerSecond
-    gemm: Curve
-
-    @field_validator("counting", mode="before")
-    @classmethod
-    def _dense(cls, value: object) -> object:
-        if value == "sparse":
-            raise ValueError("a sparse peak is not reached by dense models; write the dense one (usually half)")
-        return value
-
-
-class Tier(_Part):
+class Tier(Table):
     """A memory with one owner. ``usable``, ``read`` and ``write`` belong to the ONE owner, for all its sharers together.
 
     ``efficiency`` is the fraction of ``read``, and of ``write``, that streaming reaches; time = startup + bytes / (read *
@@ -243,7 +138,7 @@ class Tier(_Part):
         return self.read.value * self.efficiency.value / self.devices_sharing
 
 
-class Link(_Part):
+class Link(Table):
     """A channel with one-way ``bandwidth`` in bytes/s, shared by ``devices_sharing`` devices.
 
     Links of one contention ``group`` (a PCIe switch, a socket) that serve the same device together carry at most what the
@@ -269,7 +164,7 @@ class Link(_Part):
 
     @model_validator(mode="after")
     def _generation(self) -> Link:
-        _refuse_bidirectional(self.generation, self.bandwidth.value / self.devices_sharing)
+        refuse_bidirectional(self.generation, self.bandwidth.value / self.devices_sharing)
         each = self.bandwidth.highest / (2.0 if self.duplex == "half" else 1.0)
         known = self.both_ways is not None and self.both_ways.known and self.bandwidth.known
         if self.both_ways is not None and known and self.both_ways.value > each:
@@ -285,7 +180,7 @@ class Link(_Part):
         return self.bandwidth.value * self.efficiency.value / self.devices_sharing
 
 
-class Domain(_Part):
+class Domain(Table):
     """A nested set of ``devices`` with a network of its own (``None`` = unbounded: the scale-out network).
 
     ``bandwidth`` is one-way bytes/s per device; the efficiencies are fractions of it per kind of traffic; ``latency`` is that
@@ -315,11 +210,11 @@ class Domain(_Part):
 
     @model_validator(mode="after")
     def _generation(self) -> Domain:
-        _refuse_bidirectional(self.network, self.bandwidth.value)
+        refuse_bidirectional(self.network, self.bandwidth.value)
         return self
 
 
-def _refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
+def refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
     limit = ONE_WAY_LIMIT_BYTES_PER_S.get(generation)
     if limit is not None and bytes_per_s > 1.02 * limit:
         raise ValueError(
@@ -328,18 +223,7 @@ def _refuse_bidirectional(generation: str, bytes_per_s: float) -> None:
         )
 
 
-HALVINGS = {"bf16": 0, "fp16": 0, "fp8": 1, "int8": 1, "fp6": 2, "fp4": 2, "int4": 2}
-"""How often the width of a dtype of matrix units is half of 16 bits; fp6 runs at the rate of fp4 at most."""
-LARGEST_STEP = 2.1
-"""Largest rise of the dense peak per halving of the width; twice that is a sparse figure."""
-
-
-def says_dense(note: str) -> bool:
-    """Whether a note asserts that a peak is dense, and not that it is not."""
-    return bool(re.search(r"(?<!not )(?<!non-)(?<!no )\bdense\b", note, re.IGNORECASE))
-
-
-class Device(_Part):
+class Device(Table):
     """What the runtime addresses as one accelerator. Its memory is a tier of the system it sits in."""
 
     id: Identifier
@@ -388,43 +272,11 @@ class DeviceProfile(Device):
         for tier in self.memory:
             if tier.role != "device":
                 raise ValueError(f"memory.{tier.id}: a device names only memory it owns; move it to the system's [[tier]]")
-        _refuse_later_figures(self, self.as_of)
+        refuse_later_figures(self, self.as_of)
         return self
 
 
-class CapexLine(_Part):
-    """What all parts of one sort cost in a system (USD of the whole system)."""
-
-    id: Identifier
-    name: Name
-    capex: Usd
-
-
-RentBasis = Literal["rent_od", "rent_1y", "rent_3y", "rent_spot", "tco"]
-"""Rented on demand, for a year or three, or while nobody bids more; or what owners say that an hour costs them, all in."""
-
-
-class Rent(_Part):
-    """What an hour of one device, or of the whole system, is rented out for: machine, electricity, upkeep and staff together."""
-
-    basis: RentBasis
-    per: Literal["device", "system"]
-    provider: Name
-    usd_per_hour: UsdPerHour
-
-    @property
-    def id(self) -> str:
-        """The row in messages."""
-        return f"{self.basis}.{self.provider}"
-
-    @model_validator(mode="after")
-    def _known(self) -> Rent:
-        if not self.usd_per_hour.known:
-            raise ValueError("usd_per_hour: a price that nobody has published is no row; leave it out")
-        return self
-
-
-class System(_Part):
+class System(Table):
     """A node or rack as it is bought: devices, memories with their owners, links, nested network domains, power and price.
 
     ``tiers`` starts with the device's own memory (bytes and rates per device); ``domains`` runs from inner to outer.
@@ -475,7 +327,7 @@ class System(_Part):
         for link in self.links:
             _divides(f"link.{link.id}.devices_sharing", link.devices_sharing, self.devices)
         self._check_domains()
-        _refuse_later_figures(self, self.as_of)
+        refuse_later_figures(self, self.as_of)
         return self
 
     def _check_domains(self) -> None:
@@ -544,7 +396,7 @@ def dated(part: BaseModel, key: str) -> Iterator[tuple[str, date]]:
                 yield from dated(item, f"{path}.{label}" if isinstance(value, tuple | dict) else path)
 
 
-def _refuse_later_figures(profile: BaseModel, newest: date) -> None:
+def refuse_later_figures(profile: BaseModel, newest: date) -> None:
     for path, as_of in dated(profile, ""):
         if as_of > newest:
             raise ValueError(f"{path}: as_of {as_of} is later than the profile's own as_of {newest}; correct the date")

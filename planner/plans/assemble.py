@@ -14,7 +14,7 @@ from planner.plans.cost import cost_of
 from planner.plans.decision import Decision, PoolDecision
 from planner.plans.describe import explanation_of
 from planner.plans.experts import expert_rows
-from planner.plans.inputs import Inputs, Options, Variant
+from planner.plans.inputs import Inputs, Options, Variant, with_weight_dtype
 from planner.plans.intervals import interval, perturbed
 from planner.plans.levers import lever_rows, uncertainty_rows
 from planner.plans.numbers import canonical, relative_gap
@@ -172,8 +172,6 @@ def configuration(decision: PoolDecision, variant: Variant) -> dict[str, Any]:
 
 
 def _formats(state: PoolState) -> list[str]:
-    from planner.plans.inputs import with_weight_dtype
-
     model = with_weight_dtype(state.pool.inputs.model, state.pool.inputs.options.weight_dtype)
     return sorted(model.bytes_by_format(state.pool.conversions, draft=bool(state.pool.pieces.draft)))
 

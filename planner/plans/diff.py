@@ -186,7 +186,7 @@ def _by_id(inputs: dict[str, Any]) -> dict[str, Any]:
         parts[f"hardware.{phase}.system"] = selection["system"]
         parts[f"hardware.{phase}"] = {key: value for key, value in selection.items() if key != "system"}
     previous = inputs.get("previous")
-    parts["previous"] = None if previous is None else {"id": "a plan to take over from"}
+    parts["previous"] = None if previous is None else {"id": "a plan to take over from", **previous}
     return parts
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from planner.plans.context import Context
 from planner.plans.intervals import hour_moves
 from planner.plans.operate import Operation
-from planner.plans.worth import blended_usd, objective_value
+from planner.plans.worth import blended_usd, operation_objective
 
 Moved = list[tuple[str, str, Operation]]
 """The deployment with each group of uncertain figures at either end."""
@@ -75,13 +75,7 @@ def uncertainty_rows(context: Context, operation: Operation, others: Moved) -> l
 def _objective(context: Context, operation: Operation) -> float:
     if operation.requests_per_s <= 0.0:
         return math.inf
-    return objective_value(
-        context,
-        usd_per_hour=operation.usd_per_hour,
-        devices_paid=operation.devices_paid,
-        requests_per_s=operation.requests_per_s,
-        tpot_s=operation.tpot_s,
-    )
+    return operation_objective(context, operation)
 
 
 def _square(value: float, expected: float) -> float:

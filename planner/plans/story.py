@@ -97,11 +97,9 @@ def _binds(plan: Plan) -> list[str]:
     phases: dict[str, list[str]] = {}
     for row in plan.bottlenecks:
         if row.share >= 0.005:
-            phases.setdefault(row.phase, []).append(f"{row.resource} {_percent(row.share)}")
-    for phase, parts in phases.items():
-        text.append(
-            f"Of the time of a {phase} pass {parts[0].replace(' ', ' sets ', 1)}{''.join(f', {one}' for one in parts[1:])}."
-        )
+            sets = "" if row.phase in phases else " sets"
+            phases.setdefault(row.phase, []).append(f"{row.resource}{sets} {_percent(row.share)}")
+    text += [f"Of the time of a {phase} pass {', '.join(parts)}." for phase, parts in phases.items()]
     limits, p = plan.inputs["workload"], plan.prediction
     for name, interval in (("tpot", p.tpot_ms), ("ttft", p.ttft_ms)):
         limit, value = limits.get(f"{name}_s"), interval.expected

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.catalogue import Catalogue
 from planner.errors import InputError, nearest
+from planner.hardware.schema import RentBasis
 from planner.quantities import Figure, FractionFigure, PositiveFraction, UsdPerKwhFigure, UsdPerKwMonthFigure, YearsFigure
 
 
@@ -71,5 +72,5 @@ def load_prices(name: str) -> OwnedPrices:
     except InputError as error:
         if not error.what.startswith("unknown "):
             raise
-        rented = [*PRICES.ids, "tco", "rent_od", "rent_1y", "rent_3y", "rent_spot"]
-        raise InputError(error.what, where=error.where, mend=nearest(name[:64], rented)) from None
+        known = [*PRICES.ids, *get_args(RentBasis)]
+        raise InputError(error.what, where=error.where, mend=nearest(name[:64], known)) from None

@@ -1,6 +1,6 @@
 """A GPU through torch, where both are there: its memory, the host link either way, products, an all-reduce over several.
 
-Nothing here runs without ``torch`` and a device; it has not been run on one yet.
+Nothing here runs without ``torch`` and a device; it has not been run on one yet, only with a stand-in (tests/test_probe.py).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def measure_accelerator(torch: Any, runs: int) -> Accelerator:
 
 
 def _all_reduce(torch: Any, count: int, runs: int) -> Spread | None:
-    """The payload's bytes/s of one all-reduce over all devices of this process."""
+    """The payload's bytes/s of one all-reduce over all devices of this process; ``None`` where torch has no NCCL."""
     parts = [torch.ones(BYTES // 4, device=f"cuda:{number}") for number in range(count)]
     try:
         return _seconds(torch, lambda: torch.cuda.nccl.all_reduce(parts), runs).inverse(BYTES)

@@ -31,7 +31,7 @@ OPERATOR_WEIGHT = 0.3
 
 @dataclass(frozen=True)
 class Fitted:
-    """A machine and its runtime as the runs say, and predicted over measured steps of the same runs."""
+    """A machine and its runtime as the runs say, and the errors of tokens/s in the same runs, ``predicted / measured - 1``."""
 
     system: System
     runtime: Runtime
@@ -58,7 +58,7 @@ def fit(runs: Sequence[tuple[Spec, Measured]], system: System, day: date) -> Fit
     residual = runtime.residual.model_copy(
         update={"value": middle, "low": min(low, middle), "high": max(high, middle), "grade": "B", **said}
     )
-    errors = tuple(middle / ratio - 1.0 for ratio in ratios)
+    errors = tuple(ratio / middle - 1.0 for ratio in ratios)
     return Fitted(system, runtime.model_copy(update={"residual": residual, "as_of": day}), errors)
 
 

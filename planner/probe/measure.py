@@ -11,7 +11,7 @@ from planner.errors import InputError
 from planner.hardware import System
 from planner.probe import blas
 from planner.probe.accelerator import Accelerator, find_accelerator
-from planner.probe.disk import Disk, measure_disk
+from planner.probe.disk import THROUGH_CACHE, Disk, measure_disk
 from planner.probe.memory import Memory, available_bytes, measure_memory
 from planner.probe.products import Products, measure_products
 from planner.probe.profile import profile_of
@@ -75,8 +75,6 @@ def probe(effort: Effort, folder: Path | None, threads: int | None = None, say: 
             folder, size=effort.disk_bytes, depths=effort.depths, runs=effort.disk_runs, seconds=effort.disk_seconds
         )
         if not disk.direct:
-            from planner.probe.disk import THROUGH_CACHE
-
             notes.append(f"{folder}: {THROUGH_CACHE}; name another folder with --disk")
     with blas.threads(count) as told:
         if not told and count != most:
@@ -92,4 +90,6 @@ def probe(effort: Effort, folder: Path | None, threads: int | None = None, say: 
     if topology is not None and accelerator is None:
         seen = f"{len(topology.names)} accelerators ({topology.tool})"
         notes.append(f"{seen} are not measured: that takes torch with support for them; the profile is of the host")
+    if accelerator is not None and accelerator.count > 1 and accelerator.all_reduce is None:
+        notes.append(f"no all-reduce ran over the {accelerator.count} GPUs; the profile has no network between them")
     return Probed(count, blas.name(), memory, products, disk, accelerator, topology, tuple(notes))

@@ -7,19 +7,24 @@ to the interpreter's own time.
 
 from __future__ import annotations
 
+import os
+import re
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from planner.errors import InputError
 from planner.probe.clock import Spread, spread_of, timed
 from planner.probe.products import SIDE, Matrix, product
 
 CACHE_LINE = 64
 STEPS = 100_000
 """Of a chase."""
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,12 @@ class Memory:
     startup: Spread
     """Of one call of numpy."""
     usable: int
+    """Bytes free before anything was measured."""
 
 
 def measure_memory(threads: int, *, array_bytes: int, runs: int) -> Memory:
     """The memory as up to ``threads`` threads see it; ``array_bytes`` of it are taken."""
+    usable = available_bytes()
     source = np.ones(array_bytes // 4, dtype=np.float32)
     target = np.empty_like(source)
     reads: list[tuple[int, Spread]] = []
@@ -53,7 +60,7 @@ def measure_memory(threads: int, *, array_bytes: int, runs: int) -> Memory:
     del target
     small = np.zeros(16, dtype=np.float32)
     call = timed(lambda: [np.add(small, small, out=small) for _ in range(1000)], runs, 0.5).scaled(1e-3)
-    return Memory(tuple(reads), tuple(writes), streams, measure_latency(array_bytes, runs), call, available_bytes())
+    return Memory(tuple(reads), tuple(writes), streams, measure_latency(array_bytes, runs), call, usable)
 
 
 def _stream(matrices: Matrix) -> None:
@@ -97,17 +104,18 @@ def _chase(order: array[int], runs: int) -> list[float]:
 
 
 def available_bytes() -> int:
-    """Bytes of memory that could be taken now."""
-    import os
+    """Bytes of memory that could be taken now: Linux says so, elsewhere all that the machine has stand for it.
 
+    ``InputError`` where the system says neither.
+    """
     try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            for line in handle:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
+        text = MEMINFO.read_text(encoding="ascii", errors="replace")
+    except OSError:  # not Linux
+        text = ""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
+    if found:
+        return int(found[1]) * 1024
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 2**30
+        raise InputError("this system does not say how much memory it has", where="probe", mend="probe on Linux") from None

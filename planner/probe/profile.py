@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from planner.hardware import System
+from planner.probe.accelerator import SIDE as GPU_SIDE
 from planner.probe.accelerator import Accelerator
 from planner.probe.clock import Spread
 from planner.probe.disk import GRANULE, THROUGH_CACHE, Disk
 from planner.probe.memory import CACHE_LINE, Memory
-from planner.probe.products import Products, curve_points
+from planner.probe.products import SIDE, Products, curve_points
 from planner.probe.topology import Topology
 
 SOURCE = "measured by planner probe"
-WATTS, WATTS_A_CORE = 40.0, 15.0
-"""Assumed power of a machine and of each of its cores in use; nothing here measures it."""
+WATTS, WATTS_A_CORE, WATTS_A_GPU = 40.0, 15.0, 700.0
+"""Assumed power of a machine, of each of its cores in use and of each GPU; nothing here measures it."""
 
 
 def _figure(found: Spread, day: date, note: str, *, most: float | None = None) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def _share(part: Spread, whole: Spread, day: date, note: str) -> dict[str, Any]:
 
 
 def best(rates: tuple[tuple[int, Spread], ...]) -> tuple[int, Spread]:
-    """The fastest of the thread counts, the fewest threads of equals."""
+    """The fastest of the counts (threads, rows), the least of equals."""
     return max(rates, key=lambda row: (row[1].value, -row[0]))
 
 
@@ -48,12 +49,12 @@ def processor() -> str:
     return re.sub(r"[^\w .@()+-]", "", found[1])[:60].strip() if found else "unknown processor"
 
 
-def _compute(found: Products, day: date) -> dict[str, Any]:
+def _compute(found: Products, day: date, by: str = "numpy", side: int = SIDE) -> dict[str, Any]:
     spreads = [rate for _, rate in found.by_rows]
     return {
         "dtype": found.dtype,
         "counting": "dense",
-        "peak": _figure(found.peak, day, "dense; the most that a product of numpy reached"),
+        "peak": _figure(found.peak, day, f"dense; the most that a product of {by} reached"),
         "gemm": {
             "points": curve_points(found),
             "knee": 1.0,
@@ -62,7 +63,7 @@ def _compute(found: Products, day: date) -> dict[str, Any]:
             "source": SOURCE,
             "as_of": day,
             "grade": "A",
-            "note": "1024 x 1024 weights that come from memory: their reading is in it, so it holds for any number of rows",
+            "note": f"{side} x {side} weights that come from memory: their reading is in it, so it holds for any number of rows",
         },
     }
 
@@ -132,22 +133,21 @@ def profile_of(
     topology: Topology | None = None,
 ) -> System:
     """The profile of the machine: its processor as the device, or the GPU where one was measured."""
-    watts = WATTS + WATTS_A_CORE * threads
+    watts, said = WATTS + WATTS_A_CORE * threads, f"{WATTS:g} W and {WATTS_A_CORE:g} W for each core"
     compute = {part.dtype: _compute(part, day) for part in products}
     tiers: list[dict[str, Any]] = [_tier(memory, day, "device")]
     links: list[dict[str, Any]] = []
     title, count = f"{processor()}, {threads} cores, numpy", 1
     if accelerator is not None:
-        title, count, watts = f"{accelerator.count} x {accelerator.name}", accelerator.count, watts + 700.0 * accelerator.count
+        title, count = f"{accelerator.count} x {accelerator.name}", accelerator.count
+        watts, said = watts + WATTS_A_GPU * count, f"{said}, {WATTS_A_GPU:g} W for each GPU"
         compute = _gpu_compute(accelerator, day)
         tiers, links = _gpu_memory(accelerator, memory, day)
     if disk is not None:
         below, way = _below(disk, day)
         below["devices_sharing"] = way["devices_sharing"] = count
-        below["owner"] = "node"
         tiers.append(below)
         links.append(way)
-    said = "assumed by planner probe, which cannot measure it: 40 W and 15 W for each core"
     return System.model_validate(
         {
             "schema": 1,
@@ -176,7 +176,7 @@ def profile_of(
                 "value": watts,
                 "low": watts / 2,
                 "high": watts * 2,
-                "source": said,
+                "source": f"assumed by planner probe, which cannot measure it: {said}",
                 "as_of": day,
                 "grade": "D",
                 "note": "confirmed: no more than an assumption",
@@ -190,13 +190,7 @@ def profile_of(
 
 def _gpu_compute(found: Accelerator, day: date) -> dict[str, Any]:
     return {
-        dtype: _compute(Products(dtype, max((rate for _, rate in rows), key=lambda rate: rate.value), rows), day)
-        | {
-            "peak": _figure(
-                max((r for _, r in rows), key=lambda r: r.value), day, "dense; the most that a product of torch reached"
-            )
-        }
-        for dtype, rows in found.products.items()
+        dtype: _compute(Products(dtype, best(rows)[1], rows), day, "torch", GPU_SIDE) for dtype, rows in found.products.items()
     }
 
 
@@ -219,6 +213,7 @@ def _gpu_memory(found: Accelerator, memory: Memory, day: date) -> tuple[list[dic
     link = {
         "id": "host-link",
         "kind": "pcie",
+        "generation": "measured",
         "between": ["ram", "device"],
         "direction": "one-way",
         "bandwidth": _figure(found.to_device, day, "pinned memory to the device"),

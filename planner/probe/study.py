@@ -66,11 +66,22 @@ def measure(
 
 
 def interleaved(fits: Sequence[Spec], scores: Sequence[Spec]) -> list[Spec]:
-    """Both lists in one order that spreads the shorter over the longer, so that a machine that drifts drifts for both."""
+    """Both lists in one order that spreads the shorter over the longer, so that a machine that drifts drifts for both.
+
+    ``ValueError`` where a configuration, whatever its name, is in both: nothing that is scored may reach the fit.
+    """
+    known = {_unnamed(spec) for spec in fits}
+    for spec in scores:
+        if _unnamed(spec) in known:
+            raise ValueError(f"{spec.id} {spec.label}: is scored and fitted to")
     places = [
         ((number + 0.5) / len(part), at, spec) for at, part in enumerate((fits, scores)) for number, spec in enumerate(part)
     ]
     return [spec for _, _, spec in sorted(places, key=lambda place: place[:2])]
+
+
+def _unnamed(spec: Spec) -> Spec:
+    return spec.model_copy(update={"id": "any"})
 
 
 def twice(order: Sequence[Spec], folder: Path, threads: int, say: Callable[[int, int], None]) -> dict[Spec, Measured]:

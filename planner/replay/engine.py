@@ -155,7 +155,6 @@ class Replay:
         instance.release(rank, request)
         other, place = self._least(1, lambda i, r: (r.members + len(r.hold), r.held))
         other.receive(place, request)
-        self.peaks.decode_queue = max(self.peaks.decode_queue, len(place.hold))
 
     def done(self, request: Request) -> None:
         """The last token is there; its hashes are of no use any more."""

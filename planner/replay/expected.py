@@ -25,7 +25,6 @@ from planner.replay.parts import Site
 from planner.workload import Workload
 
 MOST_STATES = 600
-TAIL = 1e-10
 
 
 @dataclass(frozen=True)

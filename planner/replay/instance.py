@@ -109,22 +109,32 @@ class Instance:
         if self._stepping:
             self._joining.append((rank, request))
         elif rank.decoding >= self.site.sequences:
-            rank.hold.append(request)
+            if not self.site.fills:  # who waits in a pool that only decodes has no room until it has a place
+                rank.held -= request.reserved
+                rank.members -= 1
+            self._hold(rank, request)
         else:
             self._begin(rank, request)
         self.wake()
 
     def receive(self, rank: Rank, request: Request) -> None:
-        """A request handed over, whose room is reserved here."""
-        if rank.hold or (rank.held + request.reserved > self.site.kv_tokens and rank.members):
-            rank.hold.append(request)
-            return
-        self._take(rank, request)
+        """A request handed over; its room is reserved here once it has a place."""
+        if rank.hold or not self._take(rank, request):
+            self._hold(rank, request)
+        else:
+            self.join(rank, request)
 
-    def _take(self, rank: Rank, request: Request) -> None:
+    def _hold(self, rank: Rank, request: Request) -> None:
+        rank.hold.append(request)
+        self.replay.peaks.decode_queue = max(self.replay.peaks.decode_queue, len(rank.hold))
+
+    def _take(self, rank: Rank, request: Request) -> bool:
+        """Reserve room in a rank that only decodes, if it has any."""
+        if rank.held + request.reserved > self.site.kv_tokens and rank.members:
+            return False
         rank.held += request.reserved
         rank.members += 1
-        self.join(rank, request)
+        return True
 
     def _begin(self, rank: Rank, request: Request) -> None:
         rank.decoding += 1
@@ -254,10 +264,7 @@ class Instance:
     def _fill_places(self, rank: Rank) -> None:
         while rank.hold and rank.decoding < self.site.sequences:
             request = rank.hold[0]
-            if not self.site.fills:
-                if rank.held + request.reserved > self.site.kv_tokens and rank.members:
-                    break
-                rank.held += request.reserved
-                rank.members += 1
+            if not self.site.fills and not self._take(rank, request):
+                break
             rank.hold.popleft()
             self._begin(rank, request)

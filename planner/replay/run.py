@@ -91,6 +91,8 @@ def run(
     else:
         list(source())
     env.run()
+    if replay.in_flight:
+        raise AssertionError(f"{replay.in_flight} requests wait for what nothing brings")
     return Served(replay.finished, replay, float(env.now))
 
 

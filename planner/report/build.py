@@ -94,11 +94,12 @@ def _detailed(studies: Sequence[Study], rows: Sequence[Row | None]) -> list[Stud
 
 
 def _subtitle(plans: Sequence[Plan]) -> str:
-    """Workload, basis of prices and runtime, which all plans of a report share."""
+    """Workload and basis of prices, which all plans of a report share, and their runtimes."""
     if not plans:
         return ""
     plan = plans[0]
     cost, load = plan.cost, plan.cost.tokens_per_request
     tokens = f"{load['input_hit'] + load['input_miss']:,.0f} tokens in and {load['output']:,.0f} out a request"
     basis = f"prices: {cost.basis} of {cost.as_of}, in use {cost.utilisation:.1%} of the time"
-    return f"Workload {plan.workload}: {tokens}; runtime {plan.inputs['runtime']['id']}; {basis}; objective: {plan.objective}"
+    runtimes = ", ".join(dict.fromkeys(str(one.inputs["runtime"]["id"]) for one in plans))
+    return f"Workload {plan.workload}: {tokens}; runtime {runtimes}; {basis}; objective: {plan.objective}"

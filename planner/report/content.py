@@ -6,7 +6,7 @@ Everything here is text that the templates escape; nothing is markup. Colours in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Figure = dict[str, Any]
@@ -117,4 +117,4 @@ class Report:
     sections: tuple[Section, ...]
     sources: tuple[Source, ...]
     estimates: tuple[Estimate, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

@@ -14,13 +14,10 @@ from planner.plans.experts import expert_count, expert_shares, routed_layers
 from planner.plans.states import PoolState
 from planner.report.study import Study
 
-MOST_COLUMNS = 256
-"""Ranks drawn one by one; of more, neighbours share a column, which shows the fullest of them."""
-
 
 @dataclass(frozen=True)
 class Heat:
-    """Load of ranks over the mean, layer by layer. ``ranks_per_column``: neighbours that share a column.
+    """Load of every rank over the mean, layer by layer.
 
     ``mapped``: from the plan's map; else routing is taken as uniform, every rank is expected to get the mean, and
     ``fullest`` is the expected load of the fullest rank of a pass by chance, in ``pairs`` token-expert pairs a layer and rank.
@@ -31,7 +28,6 @@ class Heat:
     mapped: bool
     layers: tuple[int, ...]
     ranks: int
-    ranks_per_column: int
     over_mean: tuple[tuple[float, ...], ...]
     fullest: float
     pairs: float
@@ -55,10 +51,7 @@ def heat_of(study: Study) -> list[Heat]:
             loads = loads_of_map(given.physical_to_logical, shares, given.split, given.ranks)
             loads = loads / loads.mean(axis=1, keepdims=True)
             fullest = float(loads.max(axis=1).mean())
-        together = -(-state.decision.ep // MOST_COLUMNS)
-        edges = np.arange(0, state.decision.ep, together)
-        columns = np.maximum.reduceat(loads, edges, axis=1)
-        rows = tuple(tuple(float(value) for value in row) for row in columns)
+        rows = tuple(tuple(float(value) for value in row) for row in loads)
         found.append(
             Heat(
                 state.decision.phase,
@@ -66,7 +59,6 @@ def heat_of(study: Study) -> list[Heat]:
                 given is not None,
                 layers,
                 state.decision.ep,
-                together,
                 rows,
                 fullest,
                 pairs,

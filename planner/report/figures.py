@@ -30,6 +30,8 @@ CONTENT_COLOURS = {
     RESERVE: "var(--content-reserve)",
     FREE: "var(--content-free)",
 }
+MOST_COLUMNS = 256
+"""Ranks drawn one by one; of more, neighbours share a column, which shows the fullest of them."""
 _OTHER_CONTENT = "var(--content-other)"
 _INK, _FAINT, _GRID, _GROUND = "var(--ink)", "var(--ink-faint)", "var(--grid)", "var(--card)"
 
@@ -319,15 +321,15 @@ def steps_figure(bars: Sequence[Bar]) -> Figure:
 
 def heat_figure(heat: Heat) -> Figure:
     """Layers down (one row for all where they are alike), ranks across; the colour is the load over the mean."""
-    step = heat.ranks_per_column
-    columns = len(heat.over_mean[0])
-    names = [str(i) if step == 1 else f"{i * step} to {min((i + 1) * step, heat.ranks) - 1}" for i in range(columns)]
+    step = -(-heat.ranks // MOST_COLUMNS)
+    firsts = range(0, heat.ranks, step)
+    names = [str(i) if step == 1 else f"{i} to {min(i + step, heat.ranks) - 1}" for i in firsts]
     top = max(max(row) for row in heat.over_mean)
     rows = heat.over_mean if heat.mapped else heat.over_mean[:1]
     layers = [f"layer {layer}" for layer in heat.layers] if heat.mapped else ["every layer"]
     trace = {
         "type": "heatmap",
-        "z": [[round(value, 4) for value in row] for row in rows],
+        "z": [[round(max(row[i : i + step]), 4) for i in firsts] for row in rows],
         "x": names,
         "y": layers,
         "zmin": 0.0,
@@ -340,7 +342,7 @@ def heat_figure(heat: Heat) -> Figure:
             "nticks": 5,
         },
         "hovertemplate": "%{y}, rank %{x}: %{z:.3f} of the mean<extra></extra>",
-        "xgap": 1 if columns <= 64 else 0,
+        "xgap": 1 if len(firsts) <= 64 else 0,
     }
     layout = _layout(
         xaxis=_axis("rank", nticks=16, tickangle=0, type="category", showgrid=False),

@@ -32,7 +32,9 @@ def page(report: Report) -> str:
     from plotly.offline import get_plotlyjs
 
     folder = files("planner.report") / "templates"
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    names = ("report.css", "dark.css", "report.js")
+    style, dark, script = ((folder / name).read_text(encoding="utf-8") for name in names)
+    style = style.replace("/* dark.css */", dark)  # the system's dark theme and the chosen one
     environment = Environment(
         loader=PackageLoader("planner.report", "templates"),
         autoescape=True,

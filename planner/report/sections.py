@@ -22,7 +22,7 @@ from planner.report.steps import PARTS, steps_of
 from planner.report.study import Study
 from planner.report.timeline import timeline_section
 from planner.report.traffic import traffic_of
-from planner.report.uncertainty import elasticities_of, swings_of
+from planner.report.uncertainty import elasticities_of, swings_of, unserved_of
 
 MOST_SWINGS = 12
 """Groups drawn in a tornado; the table has all."""
@@ -108,7 +108,7 @@ def traffic_section(studies: Sequence[Study]) -> Section:
                 frozenset({3}),
             )
             most = max(mine, key=lambda flow: flow.bytes)
-            title = _of_pool(study.label, pool, phase)
+            title = f"{study.label}, {phase}"
             label = f"Flow diagram of a {phase} pass of {study.label}; most flows from {most.source} to {most.target}: "
             label += f"{most.what}, {size(most.bytes)}"
             key, wide = f"traffic-{study.key}-{pool}-{phase}", len({flow.source for flow in mine}) > 2
@@ -118,10 +118,6 @@ def traffic_section(studies: Sequence[Study]) -> Section:
     )
     text += "It receives over networks as much as it sends."
     return Section("traffic", "Traffic of a step", (text,), tuple(charts))
-
-
-def _of_pool(label: str, pool: str, phase: str) -> str:
-    return f"{label}, {phase}" if pool in (phase, "mixed") else f"{label}, {phase} ({pool} pool)"
 
 
 def steps_section(studies: Sequence[Study]) -> Section:
@@ -152,7 +148,7 @@ def steps_section(studies: Sequence[Study]) -> Section:
             longest = max(bars, key=lambda bar: bar.total_ms)
             label = f"Waterfall of a {phase} pass of {study.label}, {number(total)} ms; longest: {longest.operator}, "
             label += f"{number(longest.total_ms)} ms"
-            title = f"{_of_pool(study.label, pool, phase)}: {number(total)} ms"
+            title = f"{study.label}, {phase}: {number(total)} ms"
             height = 130 + 34 * len(bars)
             charts.append(
                 Chart(f"steps-{study.key}-{pool}-{phase}", title, label, steps_figure(bars), table, height, study.colour)
@@ -209,15 +205,20 @@ def _heat_rows(heat: Heat) -> tuple[tuple[str, ...], ...]:
     rows = []
     for layer, loads in zip(heat.layers, heat.over_mean, strict=True):
         at = max(range(len(loads)), key=lambda rank: loads[rank])
-        rows.append((f"{layer}", number(min(loads)), number(max(loads)), str(at * heat.ranks_per_column)))
+        rows.append((f"{layer}", number(min(loads)), number(max(loads)), str(at)))
     return tuple(rows)
 
 
 def sensitivity_section(studies: Sequence[Study]) -> Section:
     """Tornados, and what a per cent of each price moves."""
-    charts = []
+    charts, notes = [], []
     for study in studies:
         rows = swings_of(study)
+        if lost := unserved_of(study):
+            notes.append(
+                f"{study.label}: at an end of {', '.join(lost)} nothing is served within the limits, so the objective is not "
+                "known there, and no bar is drawn."
+            )
         if not rows:
             continue
         unit = study.plan.certificate.unit
@@ -249,7 +250,7 @@ def sensitivity_section(studies: Sequence[Study]) -> Section:
     table = Table(caption, ("price", "plan", "per 1%"), lines, frozenset({2}))
     text = "One group of figures at a time moves to the ends of its interval, the deployment kept; prices move the cost as they "
     text += "move its hour."
-    return Section("sensitivity", "What it depends on", (text,), tuple(charts), (table,) if lines else ())
+    return Section("sensitivity", "What it depends on", (text,), tuple(charts), (table,) if lines else (), tuple(notes))
 
 
 SECTIONS: tuple[Builder, ...] = (

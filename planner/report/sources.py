@@ -47,14 +47,14 @@ def sources_of(studies: Iterable[Study]) -> tuple[Source, ...]:
 
 
 def estimates_of(studies: Iterable[Study]) -> tuple[Estimate, ...]:
-    """Figures of grade C and D, the weakest first, each once (the same figure of two plans where it differs)."""
+    """Figures of grade C and D, the weakest first, each once (those of hardware once for each plan)."""
     found: dict[Estimate, None] = {}
     several = list(studies)
     for study in several:
         for row in study.plan.provenance["estimates"]:
-            name = str(row["figure"]) if len(several) == 1 else f"{study.label}: {row['figure']}"
-            if not str(row["figure"]).startswith("hardware."):
-                name = str(row["figure"])
+            name = str(row["figure"])
+            if len(several) > 1 and name.startswith("hardware."):
+                name = f"{study.label}: {name}"
             found[Estimate(name, str(row["grade"]), _end(row["low"]), _end(row["high"]), str(row["note"] or ""))] = None
     return tuple(sorted(found, key=lambda row: (-ord(row.grade[:1] or "A"), row.figure)))
 

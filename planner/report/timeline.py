@@ -27,9 +27,7 @@ def timeline_section(studies: Sequence[Study]) -> Section | None:
             waited = sum(wait for _, _, wait in run.waits)
             those = "1 layer waits" if len(run.waits) == 1 else f"{len(run.waits)} layers wait"
             told = f"{those} {number(waited * 1e3)} ms in all" if run.waits else "no layer waits"
-            where = (
-                f"{study.label}, {run.phase}" if run.pool in (run.phase, "mixed") else f"{study.label}, {run.pool} {run.phase}"
-            )
+            where = f"{study.label}, {run.phase}"
             cells = (number(run.pass_s * 1e3), number(run.formula_s * 1e3), number(run.resident_s * 1e3))
             rows.append((where, *cells, told))
             if len(lanes) < 2:

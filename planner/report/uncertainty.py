@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from planner.report.study import Study
@@ -64,8 +63,10 @@ def words(group: str) -> str:
 
 
 def swings_of(study: Study) -> list[Swing]:
-    """Widest first; groups that move nothing are left out. Prices move the objective only where it is cost."""
+    """Widest first; groups that move nothing are left out, and those of ``unserved_of``. Prices move the objective only where it
+    is cost."""
     judged = study.judged
+    lost = unserved_of(study)
     expected = judged.objective(judged.expected)
     ends: dict[tuple[str, bool], list[float]] = {}
     for group, _, moved in judged.others:
@@ -73,8 +74,13 @@ def swings_of(study: Study) -> list[Swing]:
     for price, hour in judged.hours if study.plan.objective == "cost" else ():
         ends.setdefault((price, True), []).append(judged.objective(judged.expected, hour))
     rows = [Swing(words(group), (at[0], at[-1]), expected, price) for (group, price), at in ends.items()]
-    rows = [row for row in rows if all(map(math.isfinite, row.ends)) and row.width > 1e-6]
+    rows = [row for row in rows if row.group not in lost and row.width > 1e-6]
     return sorted(rows, key=lambda row: (-row.width, row.group))
+
+
+def unserved_of(study: Study) -> list[str]:
+    """Groups at an end of which nothing is served, so that the objective has no value there."""
+    return list(dict.fromkeys(words(group) for group, _, moved in study.judged.others if moved.requests_per_s <= 0.0))
 
 
 def elasticities_of(study: Study) -> list[Elasticity]:

@@ -6,7 +6,7 @@ independent of the other's, so a split needs only the best rate per instance siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,48 +16,15 @@ from planner.performance.serving import queue_wait
 from planner.plans.bounds import decode_decision, node_name, prefill_decision
 from planner.plans.decision import Decision, PoolDecision
 from planner.plans.operate import BUSY_LIMIT
-from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, sooner, split_table, undominated
+from planner.plans.pairing import best_rate, carries, enough_prefill, merit_of_rates, split_table, undominated
 from planner.quantities import round12
+from planner.search.decode_side import DecodeSide, Known
 from planner.search.find import Node
 from planner.search.prefix_sides import sized_prefill
 from planner.search.tables import Placed
 
 if TYPE_CHECKING:
     from planner.search.find import Search
-
-
-Columns = tuple[np.ndarray, ...]
-CELLS = 64
-"""Cells opened before what serves a demand soonest is looked at again."""
-
-
-def stacked(parts: list[Columns]) -> Columns:
-    """Columns of several parts, one below the other."""
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def of_size(best: dict[int, float], size: np.ndarray) -> np.ndarray:
-    """``best`` of every size in a column (0 where it has none)."""
-    sizes, place = np.unique(size, return_inverse=True)
-    return np.array([best.get(int(one), 0.0) for one in sizes])[place]
-
-
-@dataclass(frozen=True)
-class Known:
-    """An exactly known instance: devices, requests per second, latency and configuration.
-
-    Latency is the way through the pipeline of a prefill instance, the TPOT of a decode instance (seconds).
-    """
-
-    size: int
-    rate: float
-    latency: float
-    decision: PoolDecision
-
-    def order(self) -> tuple[float, ...]:
-        """Shorter latency first, then the integer key."""
-        d = self.decision
-        return (float(f"{self.latency:.9g}"), d.pp, d.tp, d.ep, d.dp, d.cp, d.chunk, d.batch)
 
 
 class Sides:
@@ -69,7 +36,6 @@ class Sides:
         self.splits = search.space.splits
         self.prefill_devices, self.decode_devices, self.weight = split_table(self.context, search.space, self.charge)
         self.known: dict[str, list[Known]] = {"prefill": [], "decode": []}
-        self.pruned: list[tuple[int, float, float]] = []
         self.shown: list[tuple[int, float, float]] = []
         self.open: dict[str, list[Node]] = {"prefill": [], "decode": []}
         self._forget()
@@ -77,7 +43,9 @@ class Sides:
         self._prefill_sorted = self.prefill_devices[order]
         self._decode_beyond = np.maximum.accumulate(self.decode_devices[order][::-1])[::-1]
         self._prefill_side()
-        self._decode_side()
+        most = float(np.max(self.decode_devices, initial=0.0))
+        decode = DecodeSide(search, most, lambda: self._room(False))
+        self.known["decode"], self.open["decode"], self.pruned = decode.known, decode.open, decode.pruned
         self._offer_best()
 
     def _forget(self) -> None:
@@ -86,11 +54,6 @@ class Sides:
         self._carried: dict[str, np.ndarray] = {}
         self._rooms: dict[bool, float] = {}
         self._cached_bound: float | None = None
-
-    @property
-    def _keep_all(self) -> bool:
-        """Latency and a cap on concurrency weigh a decode instance's own TPOT, so a best rate per size is not enough."""
-        return self.search.objective == "latency" or self.charge.cap is not None
 
     @property
     def _waits_count(self) -> bool:
@@ -118,100 +81,6 @@ class Sides:
                     self.open["prefill"].append(
                         Node(0.0, (1, number, int(i), 0), "prefill", number, int(i), 0, 0, float(bound[i]), 0.0)
                     )
-
-    def _decode_side(self) -> None:
-        limit = self.charge.longest_tpot_s * (1 + 1e-12)
-        best: dict[int, float] = {}
-        served: list[Columns] = []
-        waiting: list[Columns] = []
-        for number, group in enumerate(self.tables.decode):
-            cells = group.cells
-            if not len(cells.row):
-                continue
-            rate, tpot = group.bounds
-            good = (tpot <= limit) & (rate > 0.0)
-            inside = np.flatnonzero(cells.fits & good)
-            for batch in (cells.low[inside], cells.high[inside]):
-                served.append(self._decode_rows(number, cells.row[inside], batch, limit, best))
-            closed = cells.take(inside)
-            number_of = np.full(len(inside), number)
-            sizes = group.shapes.devices[closed.row]
-            waiting.append((sizes, rate[inside], tpot[inside], number_of, closed.row, closed.low, closed.high))
-            if group.pool.tiers:
-                for i in np.flatnonzero(~cells.fits & good):
-                    row, start, end = int(cells.row[i]), int(cells.low[i]), int(cells.high[i])
-                    self.open["decode"].append(
-                        Node(0.0, (2, number, row, start), "decode", number, row, start, end, float(rate[i]), float(tpot[i]))
-                    )
-        if waiting:
-            self._open_decode(stacked(waiting), served, best, limit)
-
-    def _open_decode(self, waiting: Columns, served: list[Columns], best: dict[int, float], limit: float) -> None:
-        """Open the cells that may beat the best rate of their size, and keep what no other instance beats."""
-        size, rate, tpot, which, rows, low, high = waiting
-        left = np.ones(len(size), dtype=bool)
-        slack = self.search.tolerance / 2 if self.charge.demand is None else 0.0  # a demand is met or not
-        fastest = self.search.objective == "latency"
-        if fastest and self.charge.demand is not None:
-            served += self._serve_demand(waiting, left, stacked(served))
-        promising = rate > of_size(best, size) * (1 + slack)
-        if self.charge.cap is not None and not fastest:  # then what is slower does not stand for what is faster
-            known = stacked(served)
-            promising = rate > sooner(known[0], known[1], known[2], size, tpot) * (1 + slack)
-        order = np.lexsort((low, rows, which, -rate))
-        for i in order[promising[order]] if not fastest else ():
-            if self.charge.cap is None and rate[i] <= best.get(int(size[i]), 0.0) * (1 + slack):
-                continue
-            if self.search.late():
-                break
-            batch = np.arange(low[i], high[i] + 1.0)
-            served.append(self._decode_rows(int(which[i]), np.full(len(batch), rows[i]), batch, limit, best))
-            left[i] = False
-        left[left] = undominated(size[left], rate[left], tpot[left])
-        self.pruned = [(int(size[i]), float(rate[i]), float(tpot[i])) for i in np.flatnonzero(left)]
-        size, rate, tpot, which, rows, low = stacked(served)
-        good = tpot <= limit
-        if not self._keep_all:
-            good &= rate >= of_size(best, size) * (1 - 1e-12)
-        good[good] = undominated(size[good], rate[good], tpot[good])
-        for i in np.flatnonzero(good):
-            decision = decode_decision(self.tables.decode[int(which[i])], int(rows[i]), int(low[i]))
-            self.known["decode"].append(Known(int(size[i]), float(rate[i]), float(tpot[i]), decision))
-
-    def _serve_demand(self, waiting: Columns, left: np.ndarray, served: Columns) -> list[Columns]:
-        """Every batch of the cells that may serve the demand sooner than what does, least TPOT first; clears ``left`` of them."""
-        size, rate, tpot, which, rows, low, high = waiting
-        room = self._room(False)
-        least = float(np.min(served[2][carries(served[0], served[1], room, self.charge)], initial=np.inf))
-        able = carries(size, rate, float(np.max(self.decode_devices, initial=0.0)), self.charge)
-        order = np.lexsort((low, rows, which, tpot))
-        order = order[able[order]]
-        found: list[Columns] = []
-        for start in range(0, len(order), CELLS):
-            if self.search.late():
-                break
-            block = order[start : start + CELLS]
-            block = block[tpot[block] < least]
-            for number in np.unique(which[block]):
-                group, cells = self.tables.decode[int(number)], block[which[block] == number]
-                row = np.repeat(rows[cells], (high[cells] - low[cells] + 1).astype(int))
-                batch = np.concatenate([np.arange(low[i], high[i] + 1.0) for i in cells])
-                serves, takes = group.serve(row, batch)
-                found.append((group.shapes.devices[row], serves, takes, np.full(len(batch), number), row, batch))
-                enough = carries(group.shapes.devices[row], serves, room, self.charge)
-                least = min(least, float(np.min(takes[enough], initial=np.inf)))
-            left[block] = False
-        return found
-
-    def _decode_rows(self, number: int, row: np.ndarray, batch: np.ndarray, limit: float, best: dict[int, float]) -> Columns:
-        """``(size, rate, TPOT, group, row, batch)`` of batches that fit; ``best``: the highest rate of each size, raised."""
-        group = self.tables.decode[number]
-        rate, tpot = group.serve(row, batch)
-        sizes = group.shapes.devices[row]
-        good = np.flatnonzero(tpot <= limit)
-        for size in np.unique(sizes[good]):
-            best[int(size)] = max(best.get(int(size), 0.0), float(rate[good][sizes[good] == size].max()))
-        return sizes, rate, tpot, np.full(len(row), number), row, batch
 
     # -- combining -----------------------------------------------------------------------------------------------------
     def _table(self, side: str, bounded: bool) -> list[tuple[int, float, float]]:

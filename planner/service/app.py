@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -80,7 +81,7 @@ def create_app(settings: Settings | None = None, labour: Labour | None = None) -
         """Whether every number of the plan in the body follows from its inputs; `full`: also every bound of the space."""
         return await work(request, "verify", full=full)
 
-    @app.post("/report", openapi_extra=takes("Plan"), responses=responses(None, media="text/html"))
+    @app.post("/report", openapi_extra=takes("Plan"), responses=responses(None, media="text/html"), response_class=HTMLResponse)
     async def report(request: Request) -> Response:
         """The plan in the body as a page that opens offline; also as the field `plan` of a form."""
         return await work(request, "report", (JSON, FORM))
@@ -100,7 +101,7 @@ def create_app(settings: Settings | None = None, labour: Labour | None = None) -
         """That the service answers, and how busy it is."""
         return {"status": "ok", "version": __version__, **staff.state()}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def measured() -> Response:
         """Counters for Prometheus."""
         state = staff.state()
@@ -221,6 +222,9 @@ class _Guard:
                 await self.app(scope, receive, marked)
         except ClientDisconnect:
             status = GONE
+        except Exception:
+            status = status or 500  # who is around this answers so, and tells of the fault
+            raise
         finally:
             route = scope.get("route")
             path = getattr(route, "path", path)

@@ -157,13 +157,13 @@ class Pool:
     async def run(self, job: Job, limit_s: float) -> Answer:
         """As ``Labour`` says. The time limit counts from now: waiting is part of it."""
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        worker = await self._acquire(limit_s)
+        end = loop.time() + limit_s
+        worker = await self._acquire(end)
         while worker.gone:
             self._later(self._replace(worker, "died"))
-            worker = await self._acquire(limit_s)
-        left = limit_s - (loop.time() - begun)
+            worker = await self._acquire(end)
         started = loop.time()
+        left = end - started
         try:
             async with asyncio.timeout(left + self.settings.grace_s):
                 found, resident = await worker.ask(job, left)
@@ -204,7 +204,8 @@ class Pool:
         self._all.clear()
         self._idle.clear()
 
-    async def _acquire(self, limit_s: float) -> _Worker:
+    async def _acquire(self, end: float) -> _Worker:
+        """A worker, by that time of the loop."""
         if self._closing:
             raise _closing()
         if self._idle:
@@ -215,11 +216,11 @@ class Pool:
         turn: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(end):
                 return await turn
         except TimeoutError:
             self._give_back(turn)
-            raise self._busy(f"no worker was free within {limit_s:g} s", queued) from None
+            raise self._busy(f"no worker was free within {self.settings.time_limit_s:g} s", queued) from None
         except asyncio.CancelledError:
             self._give_back(turn)
             raise

@@ -92,6 +92,7 @@ def _verify(job: Job, stop: Stop, limit_s: float) -> Answer:
 
 
 def _report(job: Job, stop: Stop, limit_s: float) -> Answer:
+    from planner.api import verify
     from planner.plans import read_plan
     from planner.report import check_extra, page, plan_report
 
@@ -106,6 +107,8 @@ def _report(job: Job, stop: Stop, limit_s: float) -> Answer:
     try:
         made = page(plan_report(plan, REPORT))
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+        if not verify(plan)[0]:
+            raise  # a sound plan: the fault is planner's
         raise InputError("its numbers do not follow from its inputs", where="plan", mend="see /verify") from None
     return Answer(200, made.encode(), HTML)
 

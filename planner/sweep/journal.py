@@ -142,8 +142,7 @@ def _opened(path: Path) -> BufferedRandom:
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError("is not a regular file", where=where, mend="name other results")
-            if not _locked(file.fileno()):
-                raise InputError("another sweep is writing it", where=where, mend="wait for it or name other results")
+            _lock(file.fileno(), where)
             try:
                 if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                     return file
@@ -155,14 +154,16 @@ def _opened(path: Path) -> BufferedRandom:
         file.close()
 
 
-def _locked(descriptor: int) -> bool:
-    """Whether the lock could be had; it goes with the process."""
+def _lock(descriptor: int, where: str) -> None:
+    """Take the lock, which goes with the process; ``InputError`` where another has it or the file system knows none."""
     try:
         import fcntl
     except ImportError:  # no lock on this platform
-        return True
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    except (BlockingIOError, PermissionError):
+        raise InputError("another sweep is writing it", where=where, mend="wait for it or name other results") from None
+    except OSError as error:
+        what = f"cannot be locked ({error.strerror})"
+        raise InputError(what, where=where, mend="name results on a file system that has locks") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import zlib
 from collections.abc import Callable
@@ -74,9 +75,9 @@ class Parts:
         return found
 
     def _beside(self, name: str) -> str:
-        """A file is looked for beside the specification."""
+        """A file is looked for beside the specification; ``./name`` stays one where that is this folder."""
         named = name.startswith(("./", "../")) or name in (".", "..") or name.endswith((".toml", ".json", ".csv"))
-        return str(self.folder / name) if named else name
+        return os.path.join(self.folder, name) if named else name
 
     def _model(self, name: str) -> Any:
         from planner.architecture import load_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from planner.sweep.axes import AXES, Scalar
 from planner.sweep.points import VERSIONS, Point
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Scalar]
 Status = Literal["ok", "infeasible", "stopped", "error"]
-STATUSES = ("ok", "infeasible", "stopped", "error")
+STATUSES: tuple[str, ...] = get_args(Status)
 MOST_MESSAGE = 1000
 
 
@@ -120,7 +120,7 @@ def _of_plan(plan: Plan) -> Row:
 
 
 def _configuration(pool: Any) -> str:
-    """``decode: 4 x tp8 dp1 ep8 pp1 cp1 batch 64 pass 0 mtp1 kv bf16``."""
+    """``decode: 4 x tp8 dp1 ep8 pp1 cp1 batch 64 pass 0 mtp1 redundant0 kv bf16``."""
     c = pool.configuration
     shape = f"tp{c.tp} dp{c.attention_dp} ep{c.ep} pp{c.pp} cp{c.context_parallel}"
     return (

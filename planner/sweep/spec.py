@@ -145,29 +145,12 @@ class Spec(BaseModel):
     @property
     def rules(self) -> tuple[dict[str, frozenset[Any]], ...]:
         """Of each ``[[exclude]]`` the values to take out by axis. ``ValueError`` where an axis has no such value."""
-        return tuple(self._rule(number, rule) for number, rule in enumerate(self.exclude))
-
-    def _rule(self, number: int, rule: Any) -> dict[str, frozenset[Any]]:
-        axes, found = self.axes, {}
-        fixed = self.fixed.given()
-        cases = {name: tuple({case.given().get(name) for case in self.case}) for case in self.case for name in case.given()}
-        for name in ("case", *AXES):
-            if name not in rule.model_fields_set:
-                continue
-            where = f"exclude.{number}.{name}"
-            values = axes.get(name) or cases.get(name) or ((fixed[name],) if name in fixed else ())
-            if not values:
-                raise ValueError(f"{where}: {name} is not an axis of this sweep")
-            given = getattr(rule, name)
-            read = [given] if not isinstance(given, list) or _as_value(name, given) in values else given
-            asked = [_as_value(name, value) for value in read]
-            for text, value in zip(read, asked, strict=True):
-                if value not in values:
-                    raise ValueError(
-                        f"{where}: {_text(text)} is no value of it; {nearest(_text(text), [_text(v) for v in values])}"
-                    )
-            found[name] = frozenset(asked)
-        return found
+        cases = [case.given() for case in self.case]
+        known: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in self.fixed.given().items()}
+        for name in dict.fromkeys(name for case in cases for name in case):
+            known[name] = tuple(dict.fromkeys(case.get(name) for case in cases))
+        known |= self.axes
+        return tuple(_rule(number, rule, known) for number, rule in enumerate(self.exclude))
 
     def points(self) -> Iterator[Values]:
         """The options of each point that is not taken out: cases vary slowest, the last axis fastest."""
@@ -178,6 +161,26 @@ class Spec(BaseModel):
             values = fixed | cases.get(chosen.get("case", ""), {}) | chosen
             if not any(all(values.get(name) in taken for name, taken in rule.items()) for rule in rules):
                 yield {name: values[name] for name in ("case", *AXES) if values.get(name) is not None}
+
+
+def _rule(number: int, rule: Any, known: dict[str, tuple[Any, ...]]) -> dict[str, frozenset[Any]]:
+    """The values that an exclusion takes out by axis; ``known``: those that each axis has."""
+    found = {}
+    for name in ("case", *AXES):
+        if name not in rule.model_fields_set:
+            continue
+        where = f"exclude.{number}.{name}"
+        values = known.get(name)
+        if not values:
+            raise ValueError(f"{where}: {name} is not an axis of this sweep")
+        given = getattr(rule, name)
+        read = [given] if not isinstance(given, list) or _as_value(name, given) in values else given
+        asked = [_as_value(name, value) for value in read]
+        for text, value in zip(read, asked, strict=True):
+            if value not in values:
+                raise ValueError(f"{where}: {_text(text)} is no value of it; {nearest(_text(text), [_text(v) for v in values])}")
+        found[name] = frozenset(asked)
+    return found
 
 
 def _as_value(name: str, given: Any) -> Any:

@@ -23,7 +23,7 @@ def workload_of(
     shape = {"input_tokens": isl, "output_tokens": osl, "prefix_hit": hit}
     limits = {"ttft_s": ttft, "tpot_s": tpot}
     if any(value is not None for value in shape.values()):
-        data["id"] = f"{base.id.removesuffix('-custom')}-custom"
+        data["id"] = _custom(base)
         data["source"] = f"given on the command line, otherwise: {base.source}"
     if hit is not None:
         data["prefix_cache"] = None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from planner.documents import explain_validation
 from planner.errors import InputError
 from planner.workload.lengths import Arrivals, Counts
-from planner.workload.prefix import MOST_POINTS
+from planner.workload.prefix import MOST_POINTS, rising
 from planner.workload.reuse import Follower, Reuse
 from planner.workload.schema import Workload
 from planner.workload.traces import Opening, Requests
@@ -106,11 +106,8 @@ def curve_of(reuse: Reuse, rate_per_s: float, points: int) -> tuple[tuple[float,
     Of the sizes followed those that find more than the size before; then, one by one, the point goes whose loss changes the line
     between its neighbours least (planner mixes neighbours in a line). The largest stays.
     """
-    found = [(0.0, 0.0)]
-    for blocks, hit in zip(reuse.capacities, reuse.prefix_hits, strict=True):
-        point = (_digits(blocks * reuse.block_tokens / rate_per_s), min(_digits(hit), 0.999999))
-        if point[1] > found[-1][1] and point[0] > found[-1][0]:
-            found.append(point)
+    sizes = [blocks * reuse.block_tokens / rate_per_s for blocks in reuse.capacities]
+    found = list(rising([(0.0, 0.0), *zip(sizes, reuse.prefix_hits, strict=True)]))
     while len(found) > points + 1:
         losses = [_off_line(*found[at - 1 : at + 2]) for at in range(1, len(found) - 1)]
         del found[1 + losses.index(min(losses))]

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.errors import InputError
+from planner.workload.prefix import rising
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,7 +100,7 @@ def document_curve(
         most /= 10.0
     sizes = np.unique(np.round(np.geomspace(least, most, points)))
     found = [(size * document_tokens / rate_per_s, che_hit_rate(counts, each, size) * share) for size in sizes.tolist()]
-    return _rising(found)
+    return rising(found)
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,4 @@ class Sessions:
 
     def curve(self, points: int) -> tuple[tuple[float, float], ...]:
         """Points kept from a tenth of the pause to ten times as long."""
-        return _rising([self.kept_for(self.pause_s * ratio) for ratio in np.geomspace(0.1, 10.0, points).tolist()])
-
-
-def _rising(found: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """The points that find more than the one before, to six digits and below one."""
-    kept: list[tuple[float, float]] = []
-    for tokens, hit in found:
-        point = (float(f"{tokens:.6g}"), min(float(f"{hit:.6g}"), 0.999999))
-        if not kept or (point[0] > kept[-1][0] and point[1] > kept[-1][1]):
-            kept.append(point)
-    return tuple(kept)
+        return rising([self.kept_for(self.pause_s * ratio) for ratio in np.geomspace(0.1, 10.0, points).tolist()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from planner.quantities import Grade
 
 MOST_POINTS = 16
+MOST_HIT = 0.999999
+"""The largest share below one in the six digits of a curve."""
 
 Held = Annotated[float, Field(ge=1e-6, le=1e18, allow_inf_nan=False)]
 Hit = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -53,6 +56,16 @@ class PrefixCache(BaseModel):
                 hull.pop()
             hull.append((held, hit))
         return tuple(hull)
+
+
+def rising(found: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """The first of ``(tokens kept, share found)`` and those that keep and find more than the one before, in six digits."""
+    kept: list[tuple[float, float]] = []
+    for tokens, hit in found:
+        point = (float(f"{tokens:.6g}"), min(float(f"{hit:.6g}"), MOST_HIT))
+        if not kept or (point[0] > kept[-1][0] and point[1] > kept[-1][1]):
+            kept.append(point)
+    return tuple(kept)
 
 
 def _slope(first: tuple[float, float], second: tuple[float, float]) -> float:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = Literal["mooncake", "azure", "csv"]
-FORMATS: tuple[Format, ...] = ("mooncake", "azure", "csv")
 CHUNK_REQUESTS = 32_768
 CHUNK_BLOCKS = 2**18
 MAX_SECONDS = 1e11
@@ -104,7 +103,7 @@ def open_trace(path: Path, form: Format | None = None, block_tokens: int | None 
     number, first = next(lines, (0, ""))
     if not number:
         raise InputError("holds no request", where=str(path), mend="name a trace")
-    cells = set() if first.startswith("{") else {cell.strip() for row in csv.reader([first[:10_000]]) for cell in row}
+    cells = set() if first.startswith("{") else _cells(first[:10_000])
     if form is None:
         known: tuple[Format, ...] = (
             ("mooncake",) if first.startswith("{") else tuple(f for f in _COLUMNS if cells >= {*_COLUMNS[f]})
@@ -129,6 +128,14 @@ def open_trace(path: Path, form: Format | None = None, block_tokens: int | None 
         row = next(_csv_rows(path, form), None)
         day = None if row is None else _moments([row[1]], [row[0]], str(path))[0].astype("M8[D]").astype(object)
     return Opening(Trace(path, form, block_tokens if hashed else None), day)
+
+
+def _cells(line: str) -> set[str]:
+    """The names in a header; none where the line is no CSV."""
+    try:
+        return {cell.strip() for row in csv.reader([line]) for cell in row}
+    except csv.Error:
+        return set()
 
 
 Row = tuple[int, Any, Any, Any, list[int] | None]
