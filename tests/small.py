@@ -99,11 +99,12 @@ def runtime(batches: int = 6, chunks: tuple[int, ...] = (64, 256), **changes: An
     """The generic runtime with overheads and reserves in proportion to the small models."""
     base = load_runtime("generic")
     floors = base.floors.model_copy(update={name: moved(figure, 0.02) for name, figure in base.floors})
+    issue = base.issue.model_copy(update={name: moved(figure, 0.02) for name, figure in base.issue}) if base.issue else None
     reserve = {name: moved(figure, 1e-3) for name, figure in base.reserve if name in ("context", "graphs", "communication")}
     return base.model_copy(
         update={
-            "id": "small", "floors": floors, "reserve": base.reserve.model_copy(update=reserve), "page_tokens": 16,
-            "batch_buckets": (1, 2, 4), "max_sequences_per_rank": batches, "prefill_tokens": chunks, **changes,
+            "id": "small", "floors": floors, "issue": issue, "reserve": base.reserve.model_copy(update=reserve),
+            "page_tokens": 16, "batch_buckets": (1, 2, 4), "max_sequences_per_rank": batches, "prefill_tokens": chunks, **changes,
         }
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +15,16 @@ from hypothesis import strategies as st
 
 from planner.api import plan as make_plan
 from planner.errors import InfeasibleError
+from planner.hardware import load_hardware
+from planner.performance import resolve_rates
+from planner.performance.passes import more_matrices
+from planner.performance.rates import perturb, slow_corner, uncertain_groups
 from planner.plans import Plan
 from planner.plans.launches import LAUNCHES
 from planner.plans.sensitivity import resource_seconds
+from planner.plans.states import pool_passes
 from planner.plans.tiers import evaluate_shares
+from planner.runtimes import load_runtime
 from planner.search import solve
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "offload.md").read_text()
@@ -85,21 +92,65 @@ def test_explain_says_why_experts_lie_in_no_cheap_memory() -> None:
 
 
 def test_a_pass_that_reads_files_is_issued_kernel_by_kernel() -> None:
-    """By hand: step and hop, and for every layer ``eager`` times the blocks' floors, whatever the reads take."""
+    """By hand: step and hop, and for every layer ``issue`` of its blocks and their further matrices, whatever the reads take."""
     state = cases.serving("deepseek-v4.1-flash", "rtx-pro-6000-node", 2, 1)
     there = cases.moved(state, "ssd", "Engram table", "fetch")
     passes, rates = state.passes["decode"], state.pool.rates
-    assert rates.eager is not None
-    floors = sum(
-        repeat * float(block.floor[0])
-        for repeat, blocks in zip(passes.repeats[0], passes.windows, strict=True)
-        for block in blocks
-    )
-    by_hand = (float(passes.step[0] + passes.hop[0]) + rates.eager * floors) * rates.residual
+    layers = {"attention": 40, "moe": 40}
+    counted, matrices, rest = dict.fromkeys(layers, 0.0), 0.0, 0.0
+    for repeat, window, blocks in zip(passes.repeats[0], state.pool.pieces.windows, passes.windows, strict=True):
+        for piece, block in zip(window.blocks, blocks, strict=True):
+            matrices += repeat * more_matrices(piece)
+            if piece.kind in counted:
+                counted[piece.kind] += repeat
+            else:
+                rest += repeat * float(block.floor[0])  # embedding, head, tables: the memory's start-up, nothing is known of more
+    assert counted == layers and matrices == 256
+    issued = 40 * (200e-6 + 320e-6) + 256 * 25e-6 + rest
+    by_hand = (float(passes.step[0] + passes.hop[0]) + issued) * rates.residual
     assert cases.step(there) == pytest.approx(by_hand)
     assert resource_seconds(there, "decode") == {LAUNCHES: pytest.approx(by_hand)}
     half = evaluate_shares(state.problem, (state.shares + there.shares) / 2.0).phase_s["decode"] * rates.residual
     assert half == pytest.approx(max(by_hand / 2.0, cases.step(state)), rel=0.02)
+
+
+@pytest.mark.parametrize("model", ["engram-dense-4b-100b", "deepseek-v4.1-flash"])
+def test_what_the_host_issues_is_no_shorter_where_graphs_replay_sooner(model: str) -> None:
+    """The same kernels under ``generic`` and the calibrated engines: beside the step's own overhead the same seconds."""
+    found = []
+    for runtime in ("generic", "sglang", "vllm"):
+        state = cases.serving(model, "rtx-pro-6000-node", 2, 1, runtime)
+        there = cases.moved(state, "ssd", "Engram table", "fetch")
+        assert set(resource_seconds(there, "decode")) == {LAUNCHES}
+        passes = state.passes["decode"]
+        found.append(cases.step(there) / state.pool.rates.residual - float(passes.step[0] + passes.hop[0]))
+    assert found == pytest.approx([found[0]] * 3, rel=1e-9)
+
+
+def test_what_the_host_issues_moves_with_the_floors_and_scales_with_time() -> None:
+    """Its ends are those of the group of start-up times, alone or with all others; every figure times c, every block times c."""
+    system, runtime = load_hardware("rtx-pro-6000-node").system, load_runtime("generic")
+    assert runtime.issue is not None
+    for end, times in (("low", "highest"), ("high", "lowest")):
+        rates = resolve_rates(*perturb(system, runtime, "floors", end))  # type: ignore[arg-type]
+        assert rates.issue == {name: getattr(figure, times) for name, figure in runtime.issue}
+        for group in {*uncertain_groups(runtime)} - {"floors"}:
+            assert resolve_rates(*perturb(system, runtime, group, end)).issue == resolve_rates(system, runtime).issue  # type: ignore[arg-type]
+    assert resolve_rates(*slow_corner(system, runtime)).issue == {name: figure.highest for name, figure in runtime.issue}
+    assert resolve_rates(system, runtime).roofline().issue == {}
+    state = cases.serving("deepseek-v4.1-flash", "rtx-pro-6000-node", 2, 1, "generic")
+    rates = state.pool.rates
+    slow = replace(
+        state.pool,
+        rates=replace(
+            rates,
+            floors={name: 3.0 * seconds for name, seconds in rates.floors.items()},
+            issue={name: 3.0 * seconds for name, seconds in rates.issue.items()},
+            memory_startup_s=3.0 * rates.memory_startup_s,
+        ),
+    )
+    for one, other in zip(state.passes["decode"].windows, pool_passes(slow, state.decision)["decode"].windows, strict=True):
+        assert [block.issue for block in other] == pytest.approx([3.0 * block.issue for block in one])
 
 
 @pytest.mark.parametrize(("tier", "mode"), [("host", "fetch"), ("host", "prefetch"), ("ssd", "prefetch")])

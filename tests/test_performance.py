@@ -468,7 +468,7 @@ def slower(figure: Figure, factor: float) -> Figure:
 
 
 def stretched(system: System, runtime: Runtime, c: float) -> tuple[System, Runtime]:
-    """Every duration ``c`` times as long: latencies and floors times c, rates divided by c."""
+    """Every duration ``c`` times as long: latencies, floors and what the host issues times c, rates divided by c."""
 
     def move(part: Any, up: tuple[str, ...], down: tuple[str, ...]) -> Any:
         changes = {k: slower(getattr(part, k), c) for k in up if getattr(part, k) is not None}
@@ -483,8 +483,8 @@ def stretched(system: System, runtime: Runtime, c: float) -> tuple[System, Runti
         "links": tuple(move(x, ("latency",), ("bandwidth", "both_ways")) for x in system.links),
         "domains": tuple(move(d, ("latency", *startups), ("bandwidth",)) for d in system.domains),
     }
-    floors = move(runtime.floors, tuple(type(runtime.floors).model_fields), ())
-    return system.model_copy(update=changed), runtime.model_copy(update={"floors": floors})
+    times = {key: move(part, tuple(type(part).model_fields), ()) for key, part in runtime if key in ("floors", "issue") and part}
+    return system.model_copy(update=changed), runtime.model_copy(update=times)
 
 
 @pytest.mark.parametrize("model", MODELS)

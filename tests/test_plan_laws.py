@@ -358,7 +358,7 @@ def test_law_3_prices_scale_cost(model: str, memory: float, factor: float) -> No
 
 
 def slowed(inputs: Inputs, c: float) -> Inputs:
-    """Every duration times c: latencies and floors, one over every rate, and the limits."""
+    """Every duration times c: latencies, floors and what the host issues, one over every rate, and the limits."""
     system = inputs.hardware["mixed"].system
     compute = {key: scaled_figures(part, {"peak": 1 / c}) for key, part in system.device.compute.items()}
     rates = {"read": 1 / c, "write": 1 / c, "bandwidth": 1 / c, "iops": 1 / c, "latency": c, "startup": c}
@@ -369,8 +369,11 @@ def slowed(inputs: Inputs, c: float) -> Inputs:
             **{part: tuple(scaled_figures(p, rates) for p in getattr(system, part)) for part in ("tiers", "links", "domains")},
         }
     )
-    floors = inputs.runtime.floors
-    runtime = inputs.runtime.model_copy(update={"floors": scaled_figures(floors, dict.fromkeys(type(floors).model_fields, c))})
+    times = {
+        name: scaled_figures(part, dict.fromkeys(type(part).model_fields, c))
+        for name, part in (("floors", inputs.runtime.floors), ("issue", inputs.runtime.issue))
+    }
+    runtime = inputs.runtime.model_copy(update=times)
     limits = {
         key: None if getattr(inputs.workload, key) is None else getattr(inputs.workload, key) * c for key in ("ttft_s", "tpot_s")
     }

@@ -23,7 +23,7 @@ from planner.runtimes import RUNTIMES, Runtime, load_runtime
 
 CLASSES = ("first-principles", "generic", "ideal")
 ENGINES = [name for name in RUNTIMES.ids if name not in CLASSES]
-SECTIONS = {"floors", "efficiency", "reserve", "cpu"}
+SECTIONS = {"floors", "issue", "efficiency", "reserve", "cpu"}
 UNSOURCED = {"schema", "id", "name", "extends", "version", "as_of", "offload", "sources", "memory_fraction_of"}
 """Keys of a file that identify, or hold the sources themselves."""
 
@@ -81,7 +81,7 @@ def test_what_a_runtime_does_not_say_is_not_printed() -> None:
     assert known == {
         "schema_version", "id", "name", "as_of", "floors", "efficiency", "reserve", "imbalance", "residual", "aggregated",
         "disaggregated", "streaming", "context_parallel", "uneven_replicas", "overlap_communication", "page_tokens",
-        "batch_buckets", "max_sequences_per_rank", "prefill_tokens", "kv_layouts", "dequantises", "eager",
+        "batch_buckets", "max_sequences_per_rank", "prefill_tokens", "kv_layouts", "dequantises", "issue",
     }  # fmt: skip
     assert set(load_runtime("vllm").model_dump()) - known >= {"version", "admission", "memory_fraction", "offload", "sources"}
 
@@ -90,7 +90,7 @@ def test_no_time_of_first_principles_rests_on_the_serving_results_it_is_scored_o
     """Floors, efficiencies, imbalance and residual, every one written anew: a figure inherited from ``generic`` was fitted."""
     data, runtime = written("first-principles"), load_runtime("first-principles")
     assert runtime.calibrated is None
-    for part in ("floors", "efficiency"):
+    for part in ("floors", "issue", "efficiency"):
         assert set(data[part]) == set(written("generic")[part]), part
     times = figures(runtime.floors) + figures(runtime.efficiency) + [runtime.imbalance, runtime.residual]
     assert {"imbalance", "residual"} <= set(data) and len(times) == 10
@@ -105,7 +105,7 @@ def test_no_time_of_first_principles_rests_on_the_serving_results_it_is_scored_o
 def test_times_of_the_calibrated_engines_are_inherited(name: str) -> None:
     """Their calibration lies elsewhere; a time written here would hide it."""
     generic, runtime = RUNTIMES.load("generic"), RUNTIMES.load(name)
-    for part in ("floors", "efficiency", "imbalance", "residual"):
+    for part in ("floors", "issue", "efficiency", "imbalance", "residual"):
         assert part not in written(name)
         assert getattr(runtime, part) == getattr(generic, part)
 
@@ -215,6 +215,19 @@ def test_only_what_differs_is_written(mine: Callable[[str], Runtime]) -> None:
             HEAD + 'extends = "vllm"\nmemory_fraction = { value = 1.1, source = "t", as_of = 2026-11-22, grade = "A" }\n',
             "memory_fraction: a share is at most 1",
         ),
+        (
+            HEAD + 'extends = "vllm"\n[issue]\nmoe = { value = "50 us", source = "t", as_of = 2026-11-22, grade = "A" }\n',
+            "issue.moe: issuing kernels one by one is no faster than replaying them; write 56 us (35 to 80) or more",
+        ),
+        (
+            HEAD + 'extends = "vllm"\n[issue]\nattention = { value = "30 us", low = "25 us", high = "60 us", source = "t", '
+            'as_of = 2026-11-22, grade = "C" }\n',
+            "issue.attention: issuing kernels one by one is no faster",
+        ),
+        (
+            HEAD + 'extends = "vllm"\n[floors]\nmlp = { value = "90 us", source = "t", as_of = 2026-11-22, grade = "A" }\n',
+            "issue.mlp: issuing kernels one by one is no faster than replaying them; write 90 us or more",
+        ),
         (HEAD + 'extends = "vllm"\ndefault_prefill_tokens = [{ tokens = 0 }]\n', "greater than or equal to 1"),
         (HEAD + 'extends = "vllm"\ndefault_prefill_tokens = [{ tokens = 9 }, { tokens = 8 }]\n', "above that of the row before"),
         (
@@ -246,6 +259,15 @@ def test_runtimes_that_extend_one_another_in_a_circle(tmp_path: Path, monkeypatc
             load_runtime(name)
     with pytest.raises(InputError, match=f"more than {MAX_EXTENDS} in a row"):
         load_runtime("p0")
+
+
+def test_a_calibration_may_find_that_replaying_takes_what_issuing_does() -> None:
+    """Its floors are fitted to whole steps; a plan that embeds it can be read, and a block is issued no faster than its floor."""
+    runtime = load_runtime("vllm")
+    slow = runtime.floors.model_copy(update={"mlp": runtime.floors.mlp.model_copy(update={"value": 90e-6})})
+    found = runtime.model_copy(update={"floors": slow})
+    assert found.issue is not None and found.issue.mlp.value < 90e-6
+    assert Runtime.model_validate(json.loads(found.model_dump_json()), context={"si": True}) == found
 
 
 def test_a_file_may_have_the_name_of_what_it_extends(tmp_path: Path) -> None:

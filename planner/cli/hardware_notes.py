@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from planner.plans.schema import Plan
 
 ESTIMATE = "estimate"
-UNIT_OF: dict[str, Dimension] = {"floors": "s", "reserve": "bytes"}
+UNIT_OF: dict[str, Dimension] = {"floors": "s", "issue": "s", "reserve": "bytes"}
 """Dimension of a runtime's figures by section; the others are bare numbers."""
 
 

@@ -139,7 +139,7 @@ def _without_stand_ins(value: Any) -> Any:
 
 _STATEMENT = {"source", "as_of", "grade", "note"}
 """Keys of what says where a statement was read."""
-UNIT_OF = {"floors": "s", "reserve": "bytes", "cpu": "FLOP/s"}
+UNIT_OF = {"floors": "s", "issue": "s", "reserve": "bytes", "cpu": "FLOP/s"}
 """SI unit of a runtime's figures by section; the others are fractions."""
 
 

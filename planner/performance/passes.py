@@ -60,6 +60,8 @@ class BlockTimes:
     """Share of the experts woken that is of each class of use."""
     caches: tuple[CacheMoves, ...] = ()
     """Every cache of the block; empty where it has one at most."""
+    issue: float = 0.0
+    """Seconds that the host needs to issue its kernels one by one, its floor at least."""
 
     def cache_moves(self, number: int) -> CacheMoves:
         """What moves of cache ``number`` of the block."""
@@ -191,11 +193,12 @@ def _block_times(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, c
     if np.any(shapes.cp > 1.0):
         communication = communication + context_seconds(block, shapes, rates, load, tokens)
     start = rates.floors.get(block.kind if block.kind in rates.floors else "", 0.0) + rates.matrix_s * more_matrices(block)
-    floor = max(start, rates.memory_startup_s) * ones
+    floor = max(start, rates.memory_startup_s)
+    issue = rates.issue.get(block.kind, 0.0) + rates.issue.get("matrix", 0.0) * more_matrices(block)
     return BlockTimes(
         block.id,
         block.kind,
-        floor,
+        floor * ones,
         compute,
         memory,
         communication,
@@ -208,6 +211,7 @@ def _block_times(block: BlockPieces, shapes: Shapes, rates: Rates, load: Load, c
         rates.overlap_communication,
         routed_parts,
         tuple(moves),
+        max(issue, floor),
     )
 
 

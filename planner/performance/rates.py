@@ -132,8 +132,8 @@ class Rates:
     all_to_all: float = 1.0
     nominal_bytes_per_s: float = 0.0
     """Of the device memory, before its efficiency."""
-    eager: float | None = None
-    """Times its floor that a block takes whose kernels the host issues one by one."""
+    issue: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the host needs to issue the kernels of a block of each kind, and of a further ``matrix``; empty: not known."""
     at_peak: bool = False
     """Products run at the dense peak, whatever the kernel curve."""
     contended: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -153,6 +153,7 @@ class Rates:
             efficiency=dict.fromkeys(self.efficiency, 1.0),
             memory_bytes_per_s=self.nominal_bytes_per_s or self.memory_bytes_per_s,
             floors=dict.fromkeys(self.floors, 0.0),
+            issue={},
             imbalance=1.0,
             residual=1.0,
             memory_startup_s=0.0,
@@ -245,7 +246,7 @@ def resolve_rates(system: System, runtime: Runtime) -> Rates:
         residual=runtime.residual.value,
         overlap_communication=runtime.overlap_communication,
         buckets=runtime.batch_buckets,
-        eager=None if runtime.eager is None else runtime.eager.value,
+        issue={name: figure.value for name, figure in runtime.issue or ()},
         memory_startup_s=memory.startup.value if memory.startup else 0.0,
         **_fitted(runtime, memory.efficiency.value),
         contended=network_shares(system),
@@ -368,7 +369,9 @@ def perturb(system: System, runtime: Runtime, group: str, end: _End) -> tuple[Sy
     elif group == "floors":
         names = tuple(name for name, _ in runtime.floors)
         runtime = runtime.model_copy(update={"floors": move(runtime.floors, names, False)})
-        runtime = move(runtime, ("eager",), False)  # type: ignore[assignment]
+        if runtime.issue is not None:
+            names = tuple(name for name, _ in runtime.issue)
+            runtime = runtime.model_copy(update={"issue": move(runtime.issue, names, False)})
     elif group in ("imbalance", "residual"):
         runtime = move(runtime, (group,), False)  # type: ignore[assignment]
     else:

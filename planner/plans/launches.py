@@ -2,8 +2,8 @@
 
 What a decode step fetches on demand from a disk is read by the host when the pass has come so far. Engines replay a decode step
 from a graph captured once, which cannot wait for a file; with such reads every block takes what the host needs to issue its
-kernels, ``eager`` times its floor, and the step at least the sum, whatever the devices do meanwhile:
-``T >= share * (step + hop + eager * sum repeat * floor)`` for each item that is fetched from a disk.
+kernels (``issue`` of the runtime, the block's floor at least), and the step at least the sum, whatever the devices do meanwhile:
+``T >= share * (step + hop + sum repeat * issue)`` for each item that is fetched from a disk.
 With all of an item there that is the step's time; below, it is in proportion, which is on the optimistic side. Rows that are
 gathered before the pass, weights streamed in the order of the layers, and host memory, which kernels read themselves, leave the
 graph whole. A prefill pass is long and of any length, and engines capture none.
@@ -26,9 +26,9 @@ def launch_rows(
     """``(stage, phase, name, milliseconds of the pass by column)``; ``fetched``: the columns by which each ``(stage, item)`` is
     fetched from a disk."""
     step = passes.get("decode")
-    if step is None or rates.eager is None:
+    if step is None or not rates.issue:
         return
-    issue = [sum(float(block.floor[0]) for block in blocks) * rates.eager for blocks in step.windows]
+    issue = [sum(block.issue for block in blocks) for blocks in step.windows]
     fixed = float(step.step[0] + step.hop[0])
     for (stage, number), columns in fetched.items():
         item = items[number]

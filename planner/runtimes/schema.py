@@ -30,6 +30,7 @@ from planner.quantities import (
     SecondsFigure,
     figure_of,
     parse_quantity,
+    readable,
 )
 from planner.runtimes.calibrated import Calibrated
 
@@ -58,6 +59,21 @@ class Floors(BaseModel):
     """Once a step: scheduling, sampling, input preparation."""
     sequence: SecondsFigure
     """Once a step for each running sequence of a rank."""
+
+
+class Issue(BaseModel):
+    """What the host needs to issue the kernels of one block one by one, where no captured graph replays the pass (seconds).
+
+    It is the host's: neither a device whose kernels start sooner nor a calibration, which sees replayed steps, shortens it.
+    """
+
+    model_config = _CONFIG
+
+    attention: SecondsFigure
+    mlp: SecondsFigure
+    moe: SecondsFigure
+    matrix: SecondsFigure
+    """For each weight matrix of a block beyond those of a plain one of its kind."""
 
 
 class Efficiencies(BaseModel):
@@ -130,8 +146,8 @@ class Runtime(Extending):
     """A serving runtime. ``residual`` is the ratio measured/predicted step time that remains unexplained.
 
     A file may say that it ``extends`` another runtime and then holds what differs. A figure, list, cache or offload table
-    replaces the inherited one; the figures of ``floors``, ``efficiency``, ``reserve`` and the rows of ``sources`` join. Identity,
-    date and version are never inherited, nor is the source of a statement that is written anew.
+    replaces the inherited one; the figures of ``floors``, ``issue``, ``efficiency``, ``reserve`` and rows of ``sources`` join.
+    Identity, date and version are never inherited, nor is the source of a statement that is written anew.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -190,8 +206,8 @@ class Runtime(Extending):
     """Ways below device memory: ``cpu_experts`` are computed by the CPU where they lie; ``prefetch`` copies weights ahead of
     their layer; ``uva`` lets kernels read host memory; ``mmap`` reads weights from storage as they are touched."""
     cpu: CpuRates | None = None
-    eager: CountFigure | None = None
-    """Times its floor that a block takes whose kernels the host issues one by one, where no captured graph replays the pass."""
+    issue: Issue | None = None
+    """How long the host takes over blocks that no captured graph replays; without it, no longer than their floors."""
     single_stream: PositiveFraction | None = None
     """Of a memory's nominal read bandwidth, what a dense decode pass of one sequence reaches, launches included."""
     sources: dict[str, Source] = {}
@@ -264,8 +280,8 @@ class Runtime(Extending):
         imbalance: Figure = self.imbalance
         if imbalance.lowest < 1.0:
             raise ValueError("imbalance: the slowest rank is at least the mean; write 1 or more")
-        if self.eager is not None and self.eager.lowest < 1.0:
-            raise ValueError("eager: issuing kernels one by one is no faster than replaying them; write 1 or more")
+        if self.issue is not None and self.calibrated is None:
+            _refuse_faster_than_replayed(self.issue, self.floors)
         if (self.memory_fraction is None) != (self.memory_fraction_of is None):
             raise ValueError("memory_fraction and memory_fraction_of go together")
         if not self.parallel or len(set(self.parallel)) < len(self.parallel):
@@ -299,11 +315,20 @@ _OPTIONAL = (
     "memory_fraction_of",
     "offload",
     "cpu",
-    "eager",
+    "issue",
     "single_stream",
     "sources",
     "calibrated",
 )
+
+
+def _refuse_faster_than_replayed(issue: Issue, floors: Floors) -> None:
+    """``ValueError`` where issuing a block's kernels takes less than replaying them does: value by value, and end by end."""
+    for kind in ("attention", "mlp", "moe"):
+        one, floor = getattr(issue, kind), getattr(floors, kind)
+        if one.lowest < floor.lowest or one.value < floor.value or one.highest < floor.highest:
+            least = readable(floor.value, "s", floor.lowest, floor.highest)
+            raise ValueError(f"issue.{kind}: issuing kernels one by one is no faster than replaying them; write {least} or more")
 
 
 def _hint(name: str) -> str:
