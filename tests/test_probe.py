@@ -29,14 +29,15 @@ from planner.probe.clock import Spread, spread_of, timed
 from planner.probe.decoder import Clock, Measured, decoder, run
 from planner.probe.disk import measure_disk, scratch
 from planner.probe.fit import fit
-from planner.probe.memory import Memory, available_bytes, measure_memory
+from planner.probe.limits import Bound
+from planner.probe.memory import Memory, measure_memory
 from planner.probe.place import placed
 from planner.probe.predict import pool_of, predict, reference_runtime
 from planner.probe.products import FEW, Products, curve_points, product
 from planner.probe.profile import SOURCE, profile_of
 from planner.probe.spec import Spec, graph_of, read_specs
 from planner.probe.study import configurations, interleaved
-from planner.probe.topology import parse_npu, parse_nvidia
+from planner.probe.topology import Topology
 from planner.runtimes import load_runtime
 
 TOP = Path(__file__).resolve().parents[1]
@@ -131,7 +132,7 @@ def test_a_curve_that_holds_reading_is_read_at_every_number_of_rows(host: System
 
 
 def test_memory_is_counted_before_arrays_take_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.probe.memory.available_bytes", lambda: tracemalloc.get_traced_memory()[0])
+    monkeypatch.setattr("planner.probe.memory.memory_bound", lambda: Bound(tracemalloc.get_traced_memory()[0], "", 0.0))
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -140,24 +141,13 @@ def test_memory_is_counted_before_arrays_take_of_it(monkeypatch: pytest.MonkeyPa
         tracemalloc.stop()
 
 
-def test_memory_where_linux_does_not_say_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = tmp_path / "meminfo"
-    table.write_text("MemTotal:        900 kB\nMemAvailable:    700 kB\n")
-    monkeypatch.setattr("planner.probe.memory.MEMINFO", table)
-    assert available_bytes() == 700 * 1024
-    table.unlink()
-    assert available_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.delattr("planner.probe.memory.os.sysconf")
-    with pytest.raises(InputError, match="does not say how much memory"):
-        available_bytes()
-
-
 GPU_ROWS = ((1, flat(1e12)), (4096, flat(600e12)))
+NVLINK = Topology("nvidia-smi", ("GPU0", "GPU1"), (("X", "NV18"), ("NV18", "X")))
 GPU = Accelerator("H100", 2, 80 * 10**9, flat(3e12), flat(50e9), flat(45e9), {"bf16": GPU_ROWS}, flat(5e-6), flat(200e9))
 
 
 def test_a_gpu_is_the_device_where_one_was_measured(tmp_path: Path, run: Run) -> None:
-    found = profile_of("gpus", DAY, 2, MEMORY, PRODUCTS, DISK, GPU, parse_nvidia(NVIDIA))
+    found = profile_of("gpus", DAY, 2, MEMORY, PRODUCTS, DISK, GPU, NVLINK)
     file = tmp_path / "gpus.toml"
     file.write_text(to_toml(found))
     assert run("lint", file)[0] == 0
@@ -245,7 +235,7 @@ def test_where_direct_access_is_refused_reads_go_another_way(tmp_path: Path, mon
 def test_a_full_disk_and_a_folder_that_is_none_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="is no folder"), scratch(tmp_path / "none", 1):
         pass
-    with pytest.raises(InputError, match="GB free, too little"), scratch(tmp_path, 10**18):
+    with pytest.raises(InputError, match="too little room for a scratch file"), scratch(tmp_path, 10**18):
         pass
     monkeypatch.setattr("planner.probe.disk.os.pwritev", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(InputError, match="No space left"), scratch(tmp_path, 1):
@@ -263,7 +253,7 @@ def opened(process: int) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux what a process has open")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_an_interrupted_probe_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [
         sys.executable,
@@ -288,63 +278,6 @@ def test_an_interrupted_probe_leaves_nothing(tmp_path: Path, number: signal.Sign
     finally:
         started.kill()
     assert started.returncode == code and not list(tmp_path.iterdir())
-
-
-# -- what other tools print ----------------------------------------------------------------------------------------------
-NVIDIA = """\t\x1b[4mGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
-GPU0\t X \tNV18\tPXB\t0-47\t0\t\tN/A
-GPU1\tNV18\t X \tSYS\t48-95\t1\t\tN/A
-NIC0\tPXB\tSYS\t X
-
-Legend:
-
-  X    = Self
-  NV#  = Connection traversing a bonded set of # NVLinks
-"""
-NPU = """+------------------------------------------------------------------------------------------------+
-| npu-smi 24.1.0                   Version: 24.1.0                                               |
-+---------------------------+---------------+----------------------------------------------------+
-| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
-| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
-+===========================+===============+====================================================+
-| 0     910B3               | OK            | 94.2        37                0    / 0             |
-| 0                         | 0000:C1:00.0  | 0           0    / 0          3387 / 65536         |
-+===========================+===============+====================================================+
-| 1     910B3               | OK            | 92.7        36                0    / 0             |
-| 0                         | 0000:01:00.0  | 0           0    / 0          3371 / 65536         |
-+===========================+===============+====================================================+
-| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
-+===========================+===============+====================================================+
-| No running processes found in NPU 0                                                            |
-"""
-
-
-def test_the_matrix_of_nvidia_smi() -> None:
-    found = parse_nvidia(NVIDIA)
-    assert found is not None and found.names == ("GPU0", "GPU1") and found.joined == "NV18"
-    slow = parse_nvidia(NVIDIA.replace("NV18", "SYS"))
-    assert slow is not None and slow.joined == "SYS"
-    for broken in ("", "GPU0", NVIDIA.replace("NV18", "??"), NVIDIA.replace("GPU1\tNV18", "GPU7\tNV18")):
-        assert parse_nvidia(broken) is None
-
-
-def test_the_table_of_npu_smi() -> None:
-    found = parse_npu(NPU)
-    assert found is not None and found.names == ("NPU0 910B3", "NPU1 910B3") and found.memory_bytes == (65536 * 2**20,) * 2
-    assert parse_npu("command not found") is None
-    cut = parse_npu(NPU[: NPU.index("3371")])
-    assert cut is not None and not cut.memory_bytes
-
-
-def test_accelerators_that_cannot_be_measured_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "nvidia-smi"
-    (tmp_path / "topo").write_text(NVIDIA)
-    tool.write_text(f"#!/bin/sh\ncat {tmp_path}/topo\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(measuring, "find_accelerator", lambda runs: None)
-    found = measuring.probe(TINY, None, 1)
-    assert found.disk is None and any("2 accelerators (nvidia-smi)" in note for note in found.notes)
 
 
 # -- the reference run ---------------------------------------------------------------------------------------------------
@@ -384,7 +317,9 @@ def test_a_step_runs_and_is_predicted_wherever_tensors_lie(place: dict[str, obje
     assert found.shape == (4, 3) and (found >= 0).all() and (found < 64).all()
     assert (tokens(spec, tmp_path) == found).all() and not list(tmp_path.iterdir())
     measured = run(spec, tmp_path, steps=5, limit_s=0.1)
-    assert measured.steps == 5 and sum(measured.operators.values()) == pytest.approx(measured.step.value, rel=0.5)
+    assert measured.steps == len(measured.parts) == 5
+    whole = sum(measured.operators.values())
+    assert 0.0 < whole <= sum(measured.parts) / 3.0, "in three of five parts an operator takes its median or more"
     pool = pool_of(spec, host, reference_runtime())
     guess = predict(spec, pool)
     assert 0.0 < guess.low < guess.step < guess.high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,8 @@ def command(
     if no_disk and folder is not None:
         raise InputError("contradicts --disk", where="--no-disk", mend="leave one of them out")
     check_output(output, force)
+    if output is not None and not os.access(output.parent, os.W_OK):
+        raise InputError("cannot be written: its folder is read-only", where=str(output)[:200], mend="choose another folder")
     from planner.probe.disk import default_folder
     from planner.probe.spec import read_specs
 
@@ -76,16 +79,30 @@ def command(
     disk = None if no_disk else folder or default_folder()
     if disk is None and (memory is not None or any(one.disk_bytes for one in specs)):
         raise InputError("some of the model goes to disk", where="--no-disk", mend="leave it out")
-    given = _host(host) if host is not None else None
-    _probe(output, force, quick, disk, threads, as_of or date.today(), specs, memory, given, form)
+    given = _host(host, specs) if host is not None else None
+    try:
+        _probe(output, force, quick, disk, threads, as_of or date.today(), specs, memory, given, form)
+    except MemoryError:
+        raise InputError("memory ran out", where="probe", mend="raise the limit on it, or probe with --quick") from None
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            raise
+        raise InputError("no more threads can be started", where="probe", mend="raise the limit on processes") from None
 
 
-def _host(path: Path) -> System:
+def _host(path: Path, specs: tuple[Spec, ...]) -> System:
+    """The profile of an earlier probe; ``InputError`` where it is not of a processor, or lacks the disk that a model lies on."""
     from planner.hardware import load_hardware
 
+    where, mend = str(path)[:200], "name a profile that planner probe wrote"
     if not path.is_file():
-        raise InputError("no such file", where=str(path)[:200], mend="name a profile that planner probe wrote")
-    return load_hardware(str(path)).system
+        raise InputError("no such file", where=where, mend=mend)
+    found = load_hardware(str(path)).system
+    if found.devices != 1 or "fp32" not in found.device.compute or found.tiers[0].kind != "ddr":
+        raise InputError("is not of one processor with its memory, which the model runs on", where=where, mend=mend)
+    if any(one.disk_bytes for one in specs) and not any(tier.role == "disk" for tier in found.tiers):
+        raise InputError("has no disk, on which some of the model lies", where=where, mend="probe it without --no-disk")
+    return found
 
 
 def _probe(
@@ -104,30 +121,37 @@ def _probe(
     from planner.documents import write_whole
     from planner.hardware.draft import identifier
     from planner.hardware.writer import to_toml
-    from planner.probe import blas
+    from planner.probe.decoder import check_fits
+    from planner.probe.limits import threads_of
     from planner.probe.measure import FULL, QUICK, probe
     from planner.probe.place import placed
     from planner.probe.results import result_of
     from planner.probe.study import compare, fit_here, measure
 
     found: Probed | None = None
+    count = threads_of(threads)
+    for one in specs if memory is None else ():
+        check_fits(one, disk)
     notes: list[str] = []
     with working("probe") as work:
         if given is None:
             found = probe(QUICK if quick else FULL, disk, threads, work.stage)
             notes += found.notes
         name = identifier(output.stem, but="a-z0-9-") if output is not None else "my-host"
-        system = given or (found.profile(name, day) if found is not None else None)
+        if output is not None and found is not None:
+            comments = "".join(f"# {note}\n" for note in notes)
+            write_whole(output, comments + to_toml(found.profile(name, day)), force=force)
+        system = given if found is None else found.host(name, day)
         assert system is not None
-        if output is not None:
-            write_whole(output, to_toml(system), force=force)
         rows, fitted = [], {}
         if specs:
-            count = threads or blas.cores()
             if memory is not None:
                 specs = tuple(placed(one, system, memory) for one in specs)
+                for one in specs:
+                    check_fits(one, disk)
             work.stage("runs that the runtime is fitted to")
-            settled = fit_here(system, disk, count, day, work.part, quick=quick)
+            settled, note = fit_here(system, disk, count, day, work.part, quick=quick)
+            notes.append(note)
             work.stage("runs")
             rows = compare(measure(specs, disk, count, work.part), settled)
             fitted = settled.figures

@@ -33,6 +33,8 @@ class Accelerator:
     products: dict[str, tuple[tuple[int, Spread], ...]]
     launch: Spread
     all_reduce: Spread | None = None
+    names: tuple[str, ...] = ()
+    """Of the kinds there are."""
 
 
 def find_accelerator(runs: int) -> Accelerator | None:
@@ -89,13 +91,14 @@ def measure_accelerator(torch: Any, runs: int) -> Accelerator:
         products,
         launch,
         _all_reduce(torch, count, runs) if count > 1 else None,
+        tuple(dict.fromkeys(str(torch.cuda.get_device_name(number)) for number in range(count))),
     )
 
 
 def _all_reduce(torch: Any, count: int, runs: int) -> Spread | None:
     """The payload's bytes/s of one all-reduce over all devices of this process; ``None`` where torch has no NCCL."""
-    parts = [torch.ones(BYTES // 4, device=f"cuda:{number}") for number in range(count)]
     try:
+        parts = [torch.ones(BYTES // 4, device=f"cuda:{number}") for number in range(count)]
         return _seconds(torch, lambda: torch.cuda.nccl.all_reduce(parts), runs).inverse(BYTES)
     except (AttributeError, RuntimeError):
         return None

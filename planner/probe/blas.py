@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,12 +10,6 @@ from pathlib import Path
 from typing import Any
 
 _SETTERS = [f"{begin}openblas_set_num_threads{end}" for begin in ("scipy_", "") for end in ("64_", "")]
-
-
-def cores() -> int:
-    """Processors that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @cache

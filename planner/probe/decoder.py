@@ -21,14 +21,16 @@ import numpy as np
 
 from planner.errors import InputError
 from planner.probe.clock import Spread, spread_of
-from planner.probe.disk import BLOCK, GRANULE, Scratch, aligned, rounded, scratch
-from planner.probe.memory import available_bytes
+from planner.probe.disk import BLOCK, GRANULE, Scratch, aligned, check_room, rounded, scratch
+from planner.probe.limits import memory_bound
 from planner.probe.products import Matrix, product
 from planner.probe.spec import FLOAT, Spec
 
 READERS, ROWS_A_READER = 8, 16
 """Threads that read rows of tables at most, and how many rows are worth one."""
 OPERATORS = ("attention", "experts", "tables", "head and rest", "waiting for disk")
+MOST_OF_MEMORY = 0.8
+"""Of what is free: the rest is for buffers, and for others."""
 WARM = 2
 PARTS = 5
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -278,21 +280,33 @@ def _noise() -> Matrix:
     return (np.random.default_rng(1).standard_normal(BLOCK // FLOAT, dtype=np.float32) * np.float32(0.02)).astype(np.float32)
 
 
+def _scratch_bytes(spec: Spec) -> int:
+    """Of the file that holds what lies on disk, each tensor from a granule on; 0 where nothing does."""
+    return spec.disk_bytes + GRANULE * (2 * spec.layers * (spec.experts + 1) + 8) if spec.disk_bytes else 0
+
+
+def check_fits(spec: Spec, folder: Path | None) -> None:
+    """``InputError`` where memory or disk has no room for the model."""
+    bound = memory_bound()
+    if spec.memory_bytes > MOST_OF_MEMORY * bound.value:
+        free = f"{bound.value / 1e9:.2f} GB is free ({bound.said})"
+        what = f"{spec.id} {spec.label} takes {spec.memory_bytes / 1e9:.2f} GB of memory, {free}"
+        raise InputError(what, where="--run", mend="make it smaller")
+    if spec.disk_bytes:
+        if folder is None:
+            raise InputError("is needed: some of the model lies on disk", where="--disk", mend="name a folder")
+        check_room(folder, _scratch_bytes(spec))
+
+
 @contextmanager
 def decoder(spec: Spec, folder: Path | None) -> Iterator[Decoder]:
     """The model with its weights in place; ``InputError`` where memory or disk has no room for them."""
-    room = available_bytes()
-    if spec.memory_bytes > 0.8 * room:
-        what = f"{spec.id} takes {spec.memory_bytes / 1e9:.2f} GB of memory, {room / 1e9:.2f} GB is free"
-        raise InputError(what, where="--run", mend="make it smaller")
+    check_fits(spec, folder)
     noise = _noise()
     with ExitStack() as stack:
         file = None
-        if spec.disk_bytes:
-            if folder is None:
-                raise InputError("is needed: some of the model lies on disk", where="--disk", mend="name a folder")
-            more = GRANULE * (2 * spec.layers * (spec.experts + 1) + 8)
-            file = stack.enter_context(scratch(folder, spec.disk_bytes + more, lambda offset: noise.data.cast("B")))
+        if spec.disk_bytes and folder is not None:
+            file = stack.enter_context(scratch(folder, _scratch_bytes(spec), lambda offset: noise.data.cast("B")))
         found = Decoder(spec, file, noise)
         stack.callback(found.close)
         yield found

@@ -7,24 +7,22 @@ to the interpreter's own time.
 
 from __future__ import annotations
 
-import os
-import re
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from planner.errors import InputError
 from planner.probe.clock import Spread, spread_of, timed
+from planner.probe.limits import memory_bound
 from planner.probe.products import SIDE, Matrix, product
 
 CACHE_LINE = 64
 STEPS = 100_000
 """Of a chase."""
-MEMINFO = Path("/proc/meminfo")
+CHUNK = 2**20
+"""Elements of a cycle made at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,22 @@ class Memory:
     """Of one call of numpy."""
     usable: int
     """Bytes free before anything was measured."""
+    bound: str = "what the machine has free"
+    """What says so."""
 
 
 def measure_memory(threads: int, *, array_bytes: int, runs: int) -> Memory:
-    """The memory as up to ``threads`` threads see it; ``array_bytes`` of it are taken."""
-    usable = available_bytes()
+    """The memory as up to ``threads`` threads see it; twice ``array_bytes`` of it are taken at most."""
+    bound = memory_bound()
+    reads, writes, streams = _rates(threads, array_bytes, runs)
+    latency = measure_latency(array_bytes, runs)
+    small = np.zeros(16, dtype=np.float32)
+    call = timed(lambda: [np.add(small, small, out=small) for _ in range(1000)], runs, 0.5).scaled(1e-3)
+    return Memory(tuple(reads), tuple(writes), streams, latency, call, int(bound.value), bound.said)
+
+
+def _rates(threads: int, array_bytes: int, runs: int) -> tuple[list[tuple[int, Spread]], list[tuple[int, Spread]], Spread]:
+    """Bytes/s read and written by threads, and of weights times one row; both arrays are given back at the end."""
     source = np.ones(array_bytes // 4, dtype=np.float32)
     target = np.empty_like(source)
     reads: list[tuple[int, Spread]] = []
@@ -56,11 +65,7 @@ def measure_memory(threads: int, *, array_bytes: int, runs: int) -> Memory:
             for found, work in ((reads, partial(pool.map, np.max, parts)), (writes, partial(pool.map, np.copyto, others, parts))):
                 found.append((count, timed(lambda work=work: list(work()), runs, 1.5).inverse(source.nbytes)))  # type: ignore[misc]
     matrices = source[: len(source) // SIDE**2 * SIDE**2].reshape(-1, SIDE, SIDE)
-    streams = timed(lambda: _stream(matrices), runs, 1.5).inverse(matrices.nbytes)
-    del target
-    small = np.zeros(16, dtype=np.float32)
-    call = timed(lambda: [np.add(small, small, out=small) for _ in range(1000)], runs, 0.5).scaled(1e-3)
-    return Memory(tuple(reads), tuple(writes), streams, measure_latency(array_bytes, runs), call, usable)
+    return reads, writes, timed(lambda: _stream(matrices), runs, 1.5).inverse(matrices.nbytes)
 
 
 def _stream(matrices: Matrix) -> None:
@@ -84,10 +89,14 @@ def _cycle(size: int) -> array[int]:
     ``next = a i + c mod 2^n`` has full period for odd c and a = 1 mod 4 (Hull and Dobell).
     """
     count = 1 << max(size // 8, 2).bit_length() - 1
-    index = np.arange(count, dtype=np.uint64)
-    following = (index * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)) & np.uint64(count - 1)
-    found = array("Q")
-    found.frombytes(following.tobytes())
+    found = array("Q", bytes(8)) * count
+    following = np.frombuffer(found, dtype=np.uint64)
+    for start in range(0, count, CHUNK):
+        part = following[start : start + CHUNK]
+        part[:] = np.arange(start, start + len(part), dtype=np.uint64)
+        part *= np.uint64(6364136223846793005)
+        part += np.uint64(1442695040888963407)
+        part &= np.uint64(count - 1)
     return found
 
 
@@ -101,21 +110,3 @@ def _chase(order: array[int], runs: int) -> list[float]:
             at = order[at]
         found.append((perf_counter() - start) / STEPS)
     return found
-
-
-def available_bytes() -> int:
-    """Bytes of memory that could be taken now: Linux says so, elsewhere all that the machine has stand for it.
-
-    ``InputError`` where the system says neither.
-    """
-    try:
-        text = MEMINFO.read_text(encoding="ascii", errors="replace")
-    except OSError:  # not Linux
-        text = ""
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
-    if found:
-        return int(found[1]) * 1024
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        raise InputError("this system does not say how much memory it has", where="probe", mend="probe on Linux") from None

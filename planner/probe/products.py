@@ -7,6 +7,7 @@ matrix before it multiplies, which for few rows takes longer than the product.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ SIDE = 1024
 """Rows and columns of the matrices measured."""
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128, 256, 512)
 QUICK_ROWS = (1, 4, 16, 128)
+LIMIT_S, SLOW_S = 1.0, 2.0
+"""Seconds of the passes of one number of rows, and of one product, from which slower machines get less to do."""
+LEAST_SIDE = 128
 FAR = 128 * 2**20
 """Bytes of weights that few rows pass in turn, for a rate that no cache helps; many rows pass fewer."""
 
@@ -50,6 +54,8 @@ class Products:
     dtype: str
     peak: Spread
     by_rows: tuple[tuple[int, Spread], ...]
+    left_out: int = 0
+    """Rows from which products were too slow to be repeated; 0 where none were."""
 
 
 def measure_products(dtype: str, *, quick: bool, runs: int) -> Products:
@@ -57,21 +63,28 @@ def measure_products(dtype: str, *, quick: bool, runs: int) -> Products:
     kind = {"fp32": np.float32, "fp64": np.float64}[dtype]
     count = FAR // (SIDE * SIDE * np.dtype(kind).itemsize)
     weights = np.full((count, SIDE, SIDE), 0.5, dtype=kind)
-    found = []
+    found: list[tuple[int, Spread]] = []
+    left_out = 0
     for rows in QUICK_ROWS if quick or dtype != "fp32" else ROWS:
         given = np.full((rows, SIDE), 0.25, dtype=kind)
         out = np.empty((rows, SIDE), dtype=kind)
-        passed = weights[: count if rows < 64 else max(count // 4, 1)]
+        one = timed(partial(product, given, weights[0], out), 1, 0.0).value
+        if found and one > SLOW_S:
+            left_out = rows
+            break
+        passed = weights[: min(count if rows < 64 else max(count // 4, 1), max(int(LIMIT_S / one), 1))]
 
         def work(given: Matrix = given, out: Matrix = out, passed: Matrix = passed) -> None:
             for each in passed:
                 product(given, each, out)
 
-        found.append((rows, timed(work, runs, 1.0).inverse(2.0 * rows * passed.size)))
+        found.append((rows, timed(work, runs, LIMIT_S).inverse(2.0 * rows * passed.size)))
     side = SIDE if quick else 2 * SIDE
+    while side > LEAST_SIDE and 2.0 * side**3 / found[-1][1].value > SLOW_S:
+        side //= 2
     square, into = np.full((side, side), 0.5, dtype=kind), np.empty((side, side), dtype=kind)
     whole = timed(lambda: np.matmul(square, square, out=into), runs, 2.0).inverse(2.0 * side**3)
-    return Products(dtype, max([whole, *(rate for _, rate in found)], key=lambda rate: rate.value), tuple(found))
+    return Products(dtype, max([whole, *(rate for _, rate in found)], key=lambda rate: rate.value), tuple(found), left_out)
 
 
 def curve_points(found: Products) -> tuple[tuple[float, float], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from datetime import date
 from pathlib import Path
@@ -11,7 +12,7 @@ from planner.hardware import System
 from planner.probe.accelerator import SIDE as GPU_SIDE
 from planner.probe.accelerator import Accelerator
 from planner.probe.clock import Spread
-from planner.probe.disk import GRANULE, THROUGH_CACHE, Disk
+from planner.probe.disk import GRANULE, Disk
 from planner.probe.memory import CACHE_LINE, Memory
 from planner.probe.products import SIDE, Products, curve_points
 from planner.probe.topology import Topology
@@ -26,8 +27,12 @@ def _figure(found: Spread, day: date, note: str, *, most: float | None = None) -
     low, value, high = (
         float(f"{part if most is None else min(part, most):.4g}") for part in (found.low, found.value, found.high)
     )
-    said = f"confirmed: {note}; median of {found.runs}, 10th and 90th percentile"
+    said = f"confirmed: {note}; {_repeated(found.runs)}"
     return {"value": value, "low": low, "high": high, "source": SOURCE, "as_of": day, "grade": "A", "note": said}
+
+
+def _repeated(runs: int) -> str:
+    return f"median of {runs}, 10th and 90th percentile" if runs > 1 else "read once"
 
 
 def _share(part: Spread, whole: Spread, day: date, note: str) -> dict[str, Any]:
@@ -46,10 +51,11 @@ def processor() -> str:
     except OSError:
         text = ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return re.sub(r"[^\w .@()+-]", "", found[1])[:60].strip() if found else "unknown processor"
+    said = re.sub(r"[^\w .@()+-]", "", found[1])[:60].strip() if found else ""
+    return said or f"unknown processor ({platform.machine() or '?'})"
 
 
-def _compute(found: Products, day: date, by: str = "numpy", side: int = SIDE) -> dict[str, Any]:
+def _compute(found: Products, day: date, by: str, side: int) -> dict[str, Any]:
     spreads = [rate for _, rate in found.by_rows]
     return {
         "dtype": found.dtype,
@@ -63,7 +69,8 @@ def _compute(found: Products, day: date, by: str = "numpy", side: int = SIDE) ->
             "source": SOURCE,
             "as_of": day,
             "grade": "A",
-            "note": f"{side} x {side} weights that come from memory: their reading is in it, so it holds for any number of rows",
+            "note": f"{side} x {side} weights that come from memory: their reading is in it, so it holds for any number of rows; "
+            f"factors: the widest of the points, each {_repeated(min(rate.runs for rate in spreads))}",
         },
     }
 
@@ -77,7 +84,7 @@ def _tier(memory: Memory, day: date, role: str) -> dict[str, Any]:
         "role": role,
         "owner": "device" if role == "device" else "node",
         "devices_sharing": 1,
-        "usable": _figure(Spread(memory.usable, memory.usable, memory.usable, 1), day, "free before the probe"),
+        "usable": _figure(Spread(memory.usable, memory.usable, memory.usable, 1), day, f"free before the probe: {memory.bound}"),
         "read": _figure(read, day, f"an array far larger than the caches, read by {threads} threads"),
         "write": _figure(write, day, f"written bytes of a copy by {writers} threads"),
         "efficiency": _share(memory.streams, read, day, "weights multiplied with one row, of read"),
@@ -91,7 +98,7 @@ def _below(disk: Disk, day: date) -> tuple[dict[str, Any], dict[str, Any]]:
     """The disk, and the way to it: what both do together is one rate, so the way does as much as the disk."""
     depth, read = best(disk.sequential)
     deep, iops = best(disk.random)
-    how = "" if disk.direct else f"; {THROUGH_CACHE}"
+    how = f" on {disk.file_system}{f'; {disk.caveat}' if disk.caveat else ''}"
     alone = next(rate for count, rate in disk.sequential if count == 1)
     tier = {
         "id": "disk",
@@ -99,7 +106,7 @@ def _below(disk: Disk, day: date) -> tuple[dict[str, Any], dict[str, Any]]:
         "role": "disk",
         "owner": "node",
         "devices_sharing": 1,
-        "usable": _figure(Spread(disk.free, disk.free, disk.free, 1), day, "free on the file system that was read"),
+        "usable": _figure(Spread(disk.free, disk.free, disk.free, 1), day, f"free on the {disk.file_system} that was read"),
         "read": _figure(read, day, f"4 MiB reads by {depth} threads{how}"),
         "write": _figure(disk.write, day, "4 MiB writes of the scratch file, before its fsync"),
         "efficiency": _share(alone, read, day, "of read, what one thread reaches"),
@@ -131,10 +138,16 @@ def profile_of(
     disk: Disk | None,
     accelerator: Accelerator | None = None,
     topology: Topology | None = None,
+    *,
+    cores: str = "all",
+    quick: bool = False,
 ) -> System:
-    """The profile of the machine: its processor as the device, or the GPU where one was measured."""
+    """The profile of the machine: its processor as the device, or the GPU where one was measured.
+
+    ``cores``: of how many the threads are, and why no more.
+    """
     watts, said = WATTS + WATTS_A_CORE * threads, f"{WATTS:g} W and {WATTS_A_CORE:g} W for each core"
-    compute = {part.dtype: _compute(part, day) for part in products}
+    compute = {part.dtype: _compute(part, day, f"numpy on {threads} cores of {cores}", SIDE) for part in products}
     tiers: list[dict[str, Any]] = [_tier(memory, day, "device")]
     links: list[dict[str, Any]] = []
     title, count = f"{processor()}, {threads} cores, numpy", 1
@@ -153,7 +166,7 @@ def profile_of(
             "schema": 1,
             "kind": "node",
             "id": name,
-            "name": title[:120],
+            "name": f"{title}, a quick look"[:120] if quick else title[:120],
             "vendor": "this machine",
             "origin": "western",
             "status": "shipping",
@@ -232,15 +245,14 @@ def _networks(found: Accelerator | None, topology: Topology | None, day: date) -
         return []
     count = found.count
     rate = found.all_reduce.scaled(2.0 * (count - 1) / count)
+    joined = topology.joined if topology is not None and len(topology.names) == count else ""
     assumed = {"value": 0.7, "low": 0.5, "high": 0.9, "source": "assumed of the all-reduce's rate", "as_of": day, "grade": "D"}
     return [
         {
             "id": "node",
             "devices": count,
             "direction": "one-way",
-            "bandwidth": _figure(
-                rate, day, f"what an all-reduce of 256 MiB takes; joined by {topology.joined if topology else '?'}"
-            ),
+            "bandwidth": _figure(rate, day, f"what an all-reduce of 256 MiB takes; joined by {joined or 'what no tool said'}"),
             "latency": _figure(found.launch, day, "one small kernel, issued and waited for"),
             "allreduce_efficiency": _figure(Spread(1.0, 1.0, 1.0, rate.runs), day, "bandwidth is what was reached"),
             "alltoall_efficiency": assumed,

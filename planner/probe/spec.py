@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from planner.architecture import Model, model_from_config
 from planner.architecture.blocks import Block
@@ -15,6 +15,7 @@ from planner.architecture.families.deepseek_v41 import engram_block
 from planner.architecture.parts import Hashed
 from planner.documents import explain_validation, parse_toml, read_text
 from planner.errors import InputError
+from planner.hardware.draft import identifier
 
 MOST_BYTES = 1 << 20
 MOST_RUNS = 64
@@ -22,8 +23,8 @@ FLOAT = 4
 LAYOUT = "fp32"
 """Cache layout of the reference run, and the KV dtype that its runtime knows it by."""
 
-_Small = Annotated[int, Field(ge=1, le=256)]
-_Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+_Small = Annotated[int, Field(strict=True, ge=1, le=256)]
+_Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)]
 _CONFIG = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
@@ -32,11 +33,11 @@ class Table(BaseModel):
 
     model_config = _CONFIG
 
-    rows: Annotated[int, Field(ge=16, le=2**24)]
-    dim: Annotated[int, Field(ge=16, le=8192)] = 512
-    heads: Annotated[int, Field(ge=1, le=16)] = 4
-    ngrams: Annotated[tuple[Annotated[int, Field(ge=2, le=8)], ...], Field(min_length=1, max_length=4)] = (2, 3)
-    layers: Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], Field(min_length=1, max_length=8)] = (1,)
+    rows: Annotated[int, Field(strict=True, ge=16, le=2**24)]
+    dim: Annotated[int, Field(strict=True, ge=16, le=8192)] = 512
+    heads: Annotated[int, Field(strict=True, ge=1, le=16)] = 4
+    ngrams: Annotated[tuple[Annotated[int, Field(strict=True, ge=2, le=8)], ...], Field(min_length=1, max_length=4)] = (2, 3)
+    layers: Annotated[tuple[Annotated[int, Field(strict=True, ge=0, le=63)], ...], Field(min_length=1, max_length=8)] = (1,)
 
     @property
     def hashed(self) -> Hashed:
@@ -64,22 +65,22 @@ class Spec(BaseModel):
     model_config = _CONFIG
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")] = "reference"
-    layers: Annotated[int, Field(ge=1, le=64)]
-    hidden: Annotated[int, Field(ge=16, le=16384)]
+    layers: Annotated[int, Field(strict=True, ge=1, le=64)]
+    hidden: Annotated[int, Field(strict=True, ge=16, le=16384)]
     heads: _Small
     kv_heads: _Small
     head_dim: _Small = 64
-    inner: Annotated[int, Field(ge=16, le=65536)]
-    experts: Annotated[int, Field(ge=1, le=1024)]
-    active: Annotated[int, Field(ge=1, le=64)]
-    vocabulary: Annotated[int, Field(ge=16, le=262144)] = 4096
+    inner: Annotated[int, Field(strict=True, ge=16, le=65536)]
+    experts: Annotated[int, Field(strict=True, ge=1, le=1024)]
+    active: Annotated[int, Field(strict=True, ge=1, le=64)]
+    vocabulary: Annotated[int, Field(strict=True, ge=16, le=262144)] = 4096
     table: Table | None = None
-    batch: Annotated[int, Field(ge=1, le=256)] = 1
-    context: Annotated[int, Field(ge=2, le=65536)] = 128
+    batch: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
+    context: Annotated[int, Field(strict=True, ge=2, le=65536)] = 128
     experts_on_disk: _Share = 0.0
     """Share of every layer's experts."""
-    table_on_disk: bool = False
-    dense_on_disk: bool = False
+    table_on_disk: StrictBool = False
+    dense_on_disk: StrictBool = False
     """Attention and routers of all layers, read ahead one layer; embedding, head and what projects tables stay."""
 
     @model_validator(mode="after")
@@ -142,6 +143,16 @@ class Spec(BaseModel):
         return " ".join(parts)
 
 
+_MENDS = {
+    "int_type": "write a whole number, without quotes or a unit",
+    "float_type": "write a number, as 0.25, without quotes or a unit",
+    "bool_type": "write true or false",
+    "tuple_type": "write a list, as [1]",
+    "model_type": "write a table, as { rows = 65536 }",
+    "dict_type": "write a table",
+}
+
+
 class _File(BaseModel):
     model_config = _CONFIG
 
@@ -156,7 +167,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
     data = parse_toml(read_text(path, max_bytes=MOST_BYTES), where)
     try:
         found = _File.model_validate(data)
-        base = {"id": path.stem.lower(), **found.model}
+        base = {"id": identifier(path.stem, but="a-z0-9.-"), **found.model}
         for key, values in found.sweep.items():
             if key not in Spec.model_fields or key == "id" or not values:
                 raise InputError(
@@ -171,7 +182,8 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
             Spec.model_validate(base | dict(zip(found.sweep, row, strict=True))) for row in product(*found.sweep.values())
         )
     except ValidationError as error:
-        raise explain_validation(error, where) from None
+        said = explain_validation(error, where)
+        raise InputError(said.what, where=where, mend=said.mend or _MENDS.get(error.errors()[0]["type"], "correct it")) from None
 
 
 def graph_of(spec: Spec) -> Model:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from planner.documents import parse_toml, read_text
+from planner.errors import InputError
 from planner.hardware import System
 from planner.probe import blas
-from planner.probe.decoder import OPERATORS, Measured, run
+from planner.probe.decoder import OPERATORS, Measured, check_fits, run
 from planner.probe.fit import Fitted, fit
 from planner.probe.predict import Predicted, pool_of, predict
 from planner.probe.spec import Spec
@@ -21,6 +22,7 @@ from planner.probe.spec import Spec
 FILE = Path(__file__).with_name("configurations.toml")
 LIMIT_S = 3.0
 STEPS = 200
+LEAST_FITS = 3
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,33 @@ def compare(runs: Sequence[tuple[Spec, Measured]], fitted: Fitted) -> list[Row]:
 
 def fit_here(
     system: System, folder: Path | None, threads: int, day: date, say: Callable[[int, int], None], *, quick: bool = False
-) -> Fitted:
-    """The runtime fitted to runs of the fit's configurations on this machine, those in memory without a folder; quick: some."""
-    specs = [spec for spec in configurations("fit") if folder is not None or not spec.disk_bytes]
-    chosen, limit = (specs[::3], LIMIT_S / 4) if quick else (specs, LIMIT_S)
-    return fit(measure(chosen, folder, threads, say, limit), system, day)
+) -> tuple[Fitted, str]:
+    """The runtime fitted to those of the fit's configurations that this machine has room for, and a note on what it rests on.
+
+    ``quick``: to every third, run more briefly. ``InputError`` where fewer than ``LEAST_FITS`` are left.
+    """
+    known = configurations("fit")
+    specs = [spec for spec in known if _has_room(spec, folder)]
+    if len(specs) < LEAST_FITS:
+        what = f"{len(specs)} of the {len(known)} runs that the runtime is fitted to have room here, too few"
+        raise InputError(what, where="--run", mend="make room in memory")
+    chosen = specs[::3] if quick and len(specs) >= 3 * LEAST_FITS else specs
+    experts, tables = sum(spec.disk_experts > 0 for spec in chosen), sum(spec.table_on_disk for spec in chosen)
+    note = (
+        f"the runtime was fitted to {len(chosen)} runs on this machine, {experts} with experts and {tables} with tables on disk"
+    )
+    note += "; --quick takes every third" if len(chosen) < len(specs) else ""
+    note += "; each was run briefly" if quick else ""
+    note += f"; {len(known) - len(specs)} had no room, or no disk" if len(specs) < len(known) else ""
+    return fit(measure(chosen, folder, threads, say, LIMIT_S / 4 if quick else LIMIT_S), system, day), note
+
+
+def _has_room(spec: Spec, folder: Path | None) -> bool:
+    try:
+        check_fits(spec, folder)
+    except InputError:
+        return False
+    return True
 
 
 def median_error(rows: Sequence[Row]) -> float:
