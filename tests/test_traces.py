@@ -122,7 +122,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 # -- what is refused --------------------------------------------------------------------------------------------------------
 LINE = '{"timestamp": 2, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}\n'
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "holds no request"),
     "blank": ("\n \n\n", "holds no request"),
     "header alone": (AZURE, "holds no request"),
@@ -173,27 +173,106 @@ BROKEN = {
     "damaged gzip": (flipped(gzip.compress(GOOD.encode() * 50), -6), "is damaged gzip"),
     "damaged stream": (flipped(gzip.compress(GOOD.encode() * 50), 14), "gzip"),
     "not gzip": (b"\x1f\x8b\x07" + b"x" * 40, "is damaged gzip"),
+    "gzip of nothing": (gzip.compress(b""), "holds no request"),
+    "gzip in gzip": (gzip.compress(gzip.compress(LINE.encode())), "line 1 is not UTF-8"),
+    "more behind gzip": (gzip.compress(LINE.encode()) + b"more", "is damaged gzip after line 1"),
+    "gzip bomb": (gzip.compress(LINE.encode() * 100_000, 9), "expands to more than 200 times its size"),
+    "zeros in gzip": (gzip.compress(bytes(2**23)), "line 1 is longer than 4194304 bytes"),
+    "UTF-16": ((PLAIN + "1,2,3\n").encode("utf-16"), "line 1 is not UTF-8"),
+    "Latin 1": ((PLAIN + "1,2,3\n1,2,\xe9\n").encode("latin-1"), "line 3 is not UTF-8"),
+    "two byte-order marks": ("\ufeff\ufeff" + PLAIN + "1,2,3\n", "line 1 begins no trace"),
+    "semicolons": (PLAIN.replace(",", ";") + "1;2;3\n", "line 1 begins no trace"),
+    "header alone, plain": (PLAIN, "holds no request"),
+    "long row": (PLAIN + "1,2,3\n1,2,3,4\n", "line 3 has 4 columns and the header 3"),
+    "nothing for a number": (PLAIN + "1,,3\n", "line 2: input tokens is ''"),
+    "CSV before time": (PLAIN + "0,2,3\n-1,2,3\n", "line 3: arrives at -1 s"),
+    "CSV no time": (PLAIN + "1,2,3\nnan,2,3\n", "line 3: the time of arrival is NaN"),
+    "CSV before all time": (PLAIN + "-inf,2,3\n", "line 2: arrives at -inf s"),
+    "CSV far time": (PLAIN + "1e12,2,3\n", "line 2: arrives at 1e+12 s"),
+    "CSV negative": (PLAIN + "1,2,-3\n", "line 2: -3 output tokens"),
+    "CSV unordered": (PLAIN + "5,2,3\n6,2,3\n5.5,2,3\n", "line 4: arrives before the request above it"),
+    "CSV one too many": (PLAIN + f"1,{2**24 + 1},3\n", "line 2: 16777217 input tokens"),
+    "CSV huge": (PLAIN + f"1,{'9' * 100},3\n", "line 2: 1e+100 input tokens"),
+    "CSV huger": (PLAIN + f"1,2,{'9' * 5000}\n", "line 2: inf output tokens"),
+    "CSV with sizeless hashes": (PLAIN.strip() + ",hash_ids\n1,2,3,4\n", "--block-tokens"),
+    "null": (LINE + LINE.replace("600", "null"), "line 2: timestamp, input_length, output_length are not all numbers"),
+    "a list for a number": (LINE.replace("600", "[600]"), "line 1: timestamp, input_length, output_length are not all numbers"),
+    "hashes are an object": (LINE.replace("[1, 2]", "{}"), "line 1: hash_ids is not a list"),
+    "hashes are null": (LINE.replace("[1, 2]", "null"), "line 1: hash_ids is not a list"),
+    "a hash is truth": (LINE.replace("[1, 2]", "[1, true]"), "line 1: hash_ids are not all whole numbers"),
+    "a hash is a list": (LINE.replace("[1, 2]", "[1, [2]]"), "line 1: hash_ids are not all whole numbers"),
+    "deep in another key": (LINE.replace("}", ', "x": ' + "[" * 100_000 + "]" * 100_000 + "}"), "line 1 is not a JSON object"),
+}
+COMMANDS = {
+    "fit": ("workload", "fit", "TRACE", "--as-of", "2026-01-01", "-o", "MADE"),
+    "simulate": ("simulate", "PLAN", "--trace", "TRACE"),
+    "plan": ("plan", "llama-3.1-8b", "h100-node:1", "--trace", "TRACE", "--ttft", "2s@p95", "-o", "MADE"),
 }
 
 
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plans") / "plan.json"
+    path.write_text(solve(small.instance(small.llama(), small.node(1), 1, small.workload())).to_json(), encoding="utf-8")
+    return path
+
+
+def refused(run: Run, command: str, path: Path, folder: Path, plan: Path) -> str:
+    """The one line that a command says of a trace; it ends with 2 and writes nothing."""
+    made = folder / "made.toml"
+    paths = {"TRACE": path, "MADE": made, "PLAN": plan}
+    code, out, err = run(*(paths.get(word, word) for word in COMMANDS[command]))
+    assert (code, out) == (2, "") and err.count("\n") == 1 and str(path) in err and "; " in err, err
+    assert not made.exists() and "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_trace_is_told_in_one_line(tmp_path: Path, run: Run, name: str) -> None:
+def test_a_broken_trace_is_told_in_one_line(tmp_path: Path, run: Run, name: str, command: str, plan_file: Path) -> None:
     content, said = BROKEN[name]
-    path = written(tmp_path, content)
-    code, out, err = run("workload", "fit", path, "--as-of", "2026-01-01", "-o", tmp_path / "made.toml")
-    assert (code, out) == (2, "") and err.count("\n") == 1 and said in err and str(path) in err, err
-    assert not (tmp_path / "made.toml").exists() and "; " in err
+    assert said in refused(run, command, written(tmp_path, content), tmp_path, plan_file)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_files_that_are_none(tmp_path: Path, run: Run, command: str, plan_file: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
+    os.symlink("loop", tmp_path / "loop")
     for path, said in (
         (tmp_path / "absent", "no such file"),
         (tmp_path, "is a folder"),
         (tmp_path / "pipe", "not a regular file"),
+        (tmp_path / "loop", "cannot be read"),
+        (tmp_path / ("x" * 300), "cannot be read"),
+        (Path("/dev/zero"), "not a regular file"),
     ):
-        with pytest.raises(InputError, match=said):
-            open_trace(path)
+        assert said in refused(run, command, path, tmp_path, plan_file)
+
+
+def test_a_name_of_a_file_is_no_text_of_the_terminal(tmp_path: Path, run: Run) -> None:
+    path = written(tmp_path, PLAIN + "1,2,3\n1,x,3\n", "a\nb\x1b[31m.csv")
+    code, out, err = run("workload", "fit", path)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "\x1b" not in err and "line 3: input tokens is 'x'" in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + GOOD.replace("\n", "\r\n"),
+        GOOD.replace("}", ', "user": {"a": [1, {"b": null}]}, "model": "m"}'),
+        GOOD.replace(": ", ":").replace("{", "{ \t"),
+        "\n\n" + GOOD.replace("\n", "\n\n"),
+        GOOD.replace("600", "600.0"),
+        GOOD.replace("[1, 4]", f"[{-(2**63)}, {2**63 - 1}]"),
+    ],
+    ids=["mark and CRLF", "other keys", "blanks", "blank lines", "whole floats", "widest hashes"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_odd_but_right_is_read(tmp_path: Path, text: str, packed: bool) -> None:
+    data = text.encode()
+    (chunk,) = read(written(tmp_path, gzip.compress(data[:99]) + gzip.compress(data[99:]) if packed else data))
+    assert chunk.arrival_s.tolist() == [0.0, 0.5, 60.5] and chunk.input_tokens.tolist() == [1100, 600, 1100]
+    assert chunk.starts is not None and chunk.starts.tolist() == [0, 3, 5, 8]
 
 
 def test_a_line_without_end_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def plan_for(traffic: Traffic, call: dict[str, Any], plan: Callable[..., Plan], 
 
     def replayed(found: Plan) -> Replayed:
         work.stage("replaying")
-        return simulate(deployed(found, "plan"), load, work.part)
+        return simulate(deployed(found, "plan"), load, lambda done, of: work.part(done, of, "requests"))
 
     return plan_with_headroom(planned, replayed)
 

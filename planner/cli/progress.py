@@ -32,9 +32,10 @@ class Work(Reporter):
         self.solved = 0
 
     def part(self, done: int, of: int, text: str = "") -> None:
-        """So much of the work is done."""
+        """So much of the work is done; ``of``: 0 where nobody knows how much there is."""
         if self.display is not None:
-            self.display.show(done / of if of else None, f"{done:,} of {of:,} {text}".rstrip())
+            counted = f"{done:,} of {of:,}" if of else f"{done:,}"
+            self.display.show(done / of if of else None, f"{counted} {text}".rstrip())
 
     def stage(self, name: str) -> None:
         """The work turns to something else."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from planner.errors import InputError
 from planner.replay.parts import Request
 from planner.workload.schema import Lengths, Workload
+from planner.workload.traces import MAX_SECONDS, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from planner.workload.traces import Trace
 
 DRAWN = 8192
 """Requests drawn at once."""
@@ -33,7 +33,7 @@ class Arrival:
 
 
 def trace_requests(trace: Trace, most: int, scale: float = 1.0) -> Iterator[Request]:
-    """Requests of a trace in order, at ``scale`` times its rate."""
+    """Requests of a trace in order, at ``scale`` times its rate; ``InputError`` where that is too slow for a clock."""
     number = 0
     for chunk in trace.chunks():
         starts = chunk.starts
@@ -44,6 +44,7 @@ def trace_requests(trace: Trace, most: int, scale: float = 1.0) -> Iterator[Requ
             if chunk.blocks is not None and starts is not None:
                 blocks = tuple(chunk.blocks[starts[i] : starts[i + 1]].tolist())
             arrival = float(chunk.arrival_s[i]) / scale
+            _check(arrival)
             yield Request(number, arrival, int(chunk.input_tokens[i]), int(chunk.output_tokens[i]), blocks)
             number += 1
 
@@ -52,7 +53,7 @@ def drawn_requests(
     workload: Workload, arrival: Arrival, count: int, seed: int, longest: int, constant: bool = False
 ) -> Iterator[Request]:
     """Requests with the workload's lengths (``constant``: all of the mean), of which its hit rate is found; the times of a closed
-    loop are those at which its clients begin, all at once."""
+    loop are those at which its clients begin, all at once. ``InputError`` where the rate is too low for a clock."""
     random = np.random.default_rng(seed)
     clock, number = 0.0, 0
     while number < count:
@@ -66,10 +67,18 @@ def drawn_requests(
             gaps = random.gamma(shape, 1.0 / (shape * arrival.rate_per_s), size)
         times = clock + np.cumsum(gaps)
         clock = float(times[-1])
+        _check(clock)
         hits = np.floor(taken * workload.prefix_hit)
         for time, i, o, hit in zip(times.tolist(), taken.tolist(), given.tolist(), hits.tolist(), strict=True):
             yield Request(number, time, int(i), int(o), hit_tokens=int(hit))
             number += 1
+
+
+def _check(arrival_s: float) -> None:
+    """At ``MAX_SECONDS`` a clock of 64 bits still tells 15 microseconds; far beyond it stands still while requests are served."""
+    if not arrival_s <= MAX_SECONDS:
+        what = f"a request comes after {arrival_s:.3g} s, and a replay takes at most {MAX_SECONDS:g} s"
+        raise InputError(what, where="--rate, --scale-rate", mend="give a higher one")
 
 
 def lengths(kind: Lengths, random: np.random.Generator, size: int, constant: bool = False) -> NDArray[np.int64]:

@@ -200,7 +200,7 @@ class _Order:
             times = times / 1e3 if self.trace.format == "mooncake" else times
             if (wild := ~((times >= 0) & (times <= MAX_SECONDS))).any():
                 at = int(np.argmax(wild))
-                self._refuse(batch, f"arrives at {times[at]:g} s", at, f"times are from 0 to {MAX_SECONDS:g} s")
+                self._refuse(batch, f"arrives at {times[at]:.12g} s", at, f"times are from 0 to {MAX_SECONDS:g} s")
             self.first = times[0] if self.first is None else self.first
             found = times - self.first
         back = np.diff(found, prepend=self.last) < 0
@@ -215,7 +215,7 @@ class _Order:
         if wrong.any():
             at = int(np.argmax(wrong))
             mend = f"a request has {least} to {MAX_TOKENS}, in whole numbers"
-            raise InputError(f"line {numbers[at]}: {found[at]:g} {what}", where=self.where, mend=mend)
+            raise InputError(f"line {numbers[at]}: {found[at]:.12g} {what}", where=self.where, mend=mend)
         return found.astype(np.int64)
 
     def _refuse(self, batch: _Batch, what: str, at: int, mend: str = "correct it") -> NoReturn:
