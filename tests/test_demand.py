@@ -16,7 +16,10 @@ from planner.plans import Inputs, Plan, build_context, verify_plan
 from planner.plans.inputs import Objective
 from planner.plans.operate import operate
 from planner.plans.read import decision_of
+from planner.reporter import Reporter
 from planner.search import solve
+from planner.search.plan import _solve
+from planner.search.tables import Stop
 
 SPLIT = {"aggregated": False}
 
@@ -123,14 +126,18 @@ def test_auto_is_the_best_of_every_count(model: str, memory: float, nodes: float
 
 
 def test_among_the_cheapest_the_fastest() -> None:
-    """Money being equal, a plan for a demand takes the deployment of least TPOT on as many units."""
+    """Money being equal, a plan for a demand takes the deployment of least TPOT on as many units, then with larger batches."""
     inputs = demanding("llama", 60e6, rate=0.2 * most("llama", 60e6))
     plan = solve(inputs)
     units = sum(one.units for one in plan.units)
     narrow = demanding("llama", 60e6, rate=0.2 * most("llama", 60e6), devices=2, objective="latency", max_power_kw=None)
     pinned = narrow.options.model_copy(update={"devices": units})
-    quick = solve(narrow.model_copy(update={"options": pinned}))
-    assert plan.prediction.tpot_ms.expected == pytest.approx(quick.prediction.tpot_ms.expected, rel=0.005)
+    quick = _solve(narrow.model_copy(update={"options": pinned}), Reporter(), Stop(), explain=False)  # headroom 1
+    assert plan.inputs["options"]["headroom"] == 1.0
+    for mine, other in zip(plan.pools, quick.pools, strict=True):
+        changed = {"batch_per_rank": other.configuration.batch_per_rank}
+        assert mine.configuration.model_copy(update=changed) == other.configuration
+        assert mine.configuration.batch_per_rank >= other.configuration.batch_per_rank
 
 
 # --- formulas -------------------------------------------------------------------------------------------------------------

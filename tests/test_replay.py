@@ -19,11 +19,12 @@ from planner.api import resolve
 from planner.cli.schema_command import schema_of
 from planner.errors import InfeasibleError
 from planner.hardware import HardwareSelection
+from planner.performance.queues import erlang_wait
 from planner.plans import Plan
+from planner.plans.arrivals import arrivals_of
 from planner.plans.evaluate import decode_pass
 from planner.replay.caches import BlockCache
 from planner.replay.engine import Replay
-from planner.replay.expected import against_one, bulk_wait, erlang_wait, expected_at
 from planner.replay.headroom import Margin, plan_with_headroom
 from planner.replay.parts import Memory, Request, Site
 from planner.replay.run import Served, new_environment, run
@@ -53,17 +54,11 @@ def queue(servers: int, times: np.ndarray, gaps: np.ndarray) -> np.ndarray:
 # -- limits of theory ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("load", [0.5, 0.7, 0.85])
-def test_constant_service_waits_as_m_d_1(load: float) -> None:
-    random = np.random.default_rng(8)
-    few, many = random.exponential(1.0 / load, 2000), random.exponential(1.0 / load, (1000, 2000))
-    np.testing.assert_allclose(
-        queue(1, np.full(2000, 1e6), few), kiefer_wolfowitz(np.ones((1, 2000)), few[None, :], 1)[0], atol=1e-6
-    )
-    waits = kiefer_wolfowitz(np.ones_like(many), many, 1)[:, 500:]
-    assert waits.mean() == pytest.approx(load / (2.0 * (1.0 - load)), rel=0.02)
-    found = bulk_wait(load, [1.0])
-    assert found is not None and found[0] == pytest.approx(load / (2.0 * (1.0 - load)), rel=1e-6)
+def test_constant_service_waits_as_the_recursion() -> None:
+    """Request by request; the recursion's mean is that of M/D/1 (test_arrivals.py)."""
+    gaps = np.random.default_rng(8).exponential(1.0 / 0.7, 2000)
+    waits = kiefer_wolfowitz(np.ones((1, 2000)), gaps[None, :], 1)[0]
+    np.testing.assert_allclose(queue(1, np.full(2000, 1e6), gaps), waits, atol=1e-6)
 
 
 def kiefer_wolfowitz(times: np.ndarray, gaps: np.ndarray, servers: int) -> np.ndarray:
@@ -86,28 +81,6 @@ def test_exponential_service_waits_as_m_m_c(servers: int, load: float) -> None:
     many = random.exponential(1.0, (1000, 1500)), random.exponential(1 / load / servers, (1000, 1500))
     theory = erlang_wait(load, servers) / (servers * (1.0 - load))
     assert kiefer_wolfowitz(*many, servers)[:, 500:].mean() == pytest.approx(theory, rel=0.02)
-
-
-def test_erlang_and_kimura_at_known_points() -> None:
-    assert erlang_wait(0.6, 1) == pytest.approx(0.6)
-    assert erlang_wait(0.8, 2) == pytest.approx(0.8**2 * 2 / (1 + 0.8))
-    assert against_one(0.7, 1) == 1.0
-    gaps = np.random.default_rng(4).exponential(1 / 2.8, (1000, 1000))
-    waits = kiefer_wolfowitz(np.ones_like(gaps), gaps, 4)[:, 200:]
-    assert waits.mean() == pytest.approx(0.7 / 0.6 * against_one(0.7, 4), rel=0.03)
-
-
-def test_bulk_service_is_the_chain_of_its_passes() -> None:
-    """Against a replay of passes that take up to four, each request more taking a quarter as long as the first."""
-    site = Site("prefill", 1, 1, 1, 0, 4, math.inf, Timing(fill=lambda tokens, _r, _c: 0.75 + 0.25 * tokens), per_pass=4)
-    rate, count = 1.6, 30_000
-    arrivals = np.cumsum(np.random.default_rng(1).exponential(1 / rate, count))
-    requests = [Request(i, float(at), 1, 1) for i, at in enumerate(arrivals)]
-    served = run(Replay(new_environment(), (site,)), iter(requests))
-    found = bulk_wait(rate, [1.0, 1.25, 1.5, 1.75])
-    assert found is not None
-    assert np.mean([r.first_s - r.arrival_s for r in served.requests]) == pytest.approx(found[0] + found[1], rel=0.02)
-    assert bulk_wait(4 / 1.75, [1.0, 1.25, 1.5, 1.75]) is None
 
 
 # -- decode and interleaving -----------------------------------------------------------------------------------------------
@@ -245,18 +218,23 @@ def test_a_run_counts_the_context_that_grows_in_it() -> None:
 
 
 def test_patience_fills_passes_and_no_longer() -> None:
-    """Two ranks; passes that wait hold more, and nobody waits longer than a pass and a step beyond the patience."""
+    """Two ranks: a pass starts after the step in which both have a request, or one has waited so long; at once if none decode."""
+    timing = Timing(step=lambda _b, _c: 0.01, fill=lambda _t, _r, _c: 0.02)
+    site = mixed(dp=2, patience_s=0.5, timing=timing, sequences=1000, kv_tokens=math.inf, per_pass=1000)
+    sizes = [(0.0, 1000), (1.0, 9), (3.0, 9), (3.2, 9), (3.21, 9), (5.0, 9), (5.1, 1), (5.2, 1)]
+    served = run(Replay(new_environment(), (site,)), iter([Request(i, at, 100, osl) for i, (at, osl) in enumerate(sizes)]))
+    waits = {r.number: r.first_s - r.arrival_s for r in served.requests}
+    # the third of three finds its rank's request in a pass, and waits for the other rank in vain
+    for number, (least, most) in {0: (0.02, 0.02), 1: (0.52, 0.53), 2: (0.22, 0.23), 3: (0.02, 0.03), 4: (0.52, 0.54)}.items():
+        assert least - 1e-9 <= waits[number] <= most + 1e-9
+    assert waits[5] - 0.1 == pytest.approx(waits[6]) and waits[7] > 0.5
     random = np.random.default_rng(2)
-    arrivals, fills, waits = np.cumsum(random.exponential(0.05, 400)), [], []
+    arrivals, passes = np.cumsum(random.exponential(0.05, 400)), []
     for patience in (0.0, 0.2):
-        requests = [Request(i, float(at), 100, 40) for i, at in enumerate(arrivals)]
-        site = mixed(dp=2, patience_s=patience, sequences=1000, kv_tokens=math.inf, per_pass=1000)
-        served = run(Replay(new_environment(), (site,)), iter(requests))
-        instance = served.replay.pools[0][0]
-        fills.append(instance.filled / instance.fill_room)
-        waits.append(max(r.first_s - r.arrival_s for r in served.requests))
-    assert fills[1] > 2.0 * fills[0]
-    assert 0.2 < waits[1] < 0.4 and waits[0] < 0.2
+        requests = [Request(i, float(at), 100, 20) for i, at in enumerate(arrivals)]
+        served = run(Replay(new_environment(), (replace(mixed(dp=2), patience_s=patience, kv_tokens=math.inf),)), iter(requests))
+        passes.append(len({r.first_s for r in served.requests}))
+    assert passes[0] > 1.3 * passes[1]
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -401,8 +379,7 @@ def test_tables_are_the_plans_own_passes(kind: str, request: pytest.FixtureReque
 
 def test_theory_knows_what_pools_cannot_carry(split: Plan) -> None:
     deployment = deployed(split, "plan")
-    workload = deployment.context.inputs.workload
-    assert expected_at(deployment.sites, workload, 3.0 * deployment.operation.capacity_per_s) is None
+    assert arrivals_of(deployment.operation).at(3.0 * deployment.operation.capacity_per_s) is None
 
 
 # -- head-room -------------------------------------------------------------------------------------------------------------

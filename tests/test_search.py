@@ -142,8 +142,11 @@ def _compare(inputs: Inputs, objective: Objective, feasible: list[Feasible], pro
     except InfeasibleError as error:
         assert not feasible, f"the search found nothing ({error}), yet {feasible[0]} is feasible"
         return None
-    certificate = plan.certificate
+    certificate, headroom = plan.certificate, plan.inputs["options"]["headroom"]
     assert certificate.stopped is None
+    if headroom > 1.0:  # the certificate is of full batches that serve so many times what is asked
+        inputs = inputs.model_copy(update={"options": inputs.options.model_copy(update={"headroom": headroom})})
+        context, feasible = build_context(inputs), BruteForce(inputs).run()
     values = [sign * operation_objective(context, entry.operation) for entry in feasible]
     for value, entry in zip(values, feasible, strict=True):
         assert sign * certificate.bound <= value + 1e-9 * abs(value), entry.decision

@@ -115,6 +115,7 @@ def _lines(comparison: Comparison, rows: Sequence[Row]) -> Iterator[tuple[str, C
     yield "TTFT ms", of(lambda f: _span(f.ttft_ms))
     yield "TPOT ms", of(lambda f: _span(f.tpot_ms))
     yield "in flight", of(lambda f: number(f.concurrency))
+    yield "random req/s", of(lambda f: number(f.random_requests_per_s))
     yield "stated kW", of(lambda f: number(f.watts / 1e3))
     yield "J/output token", of(lambda f: _span(f.joules_per_output_token))
     kinds = dict.fromkeys(memory.kind for row in rows for memory in (row.figures.memories if row.figures else ()))

@@ -14,7 +14,7 @@ from planner.cli.plan_verbose import tell_counts, tell_inputs
 from planner.cli.plan_view import print_certificate, print_conflict, print_plan
 from planner.cli.progress import working
 from planner.cli.stopping import interrupts
-from planner.errors import InfeasibleError, StoppedError
+from planner.errors import InfeasibleError, InputError, StoppedError
 
 if TYPE_CHECKING:
     from planner.workload import Workload
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Plan for the requests of this file: its mean rate, and as much more as --ttft 2s@p95 needs when they are replayed.",
 )
+@click.option("--block-tokens", type=click.IntRange(1, 16_777_216), help="Input tokens of a hash of the trace.")
 @click.option("--certificate", is_flag=True, help="Print the certificate of the placement beside the plan.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as JSON to this file.")
 @html_option
@@ -61,6 +62,7 @@ def command(
     inventory: Path | None,
     budget_usd: float | None,
     trace: Path | None,
+    block_tokens: int | None,
     **given: Any,
 ) -> int:
     """Find the best deployment of MODEL on HARDWARE.
@@ -101,7 +103,9 @@ def command(
     before = None if from_plan is None else verified(from_plan)
     old = None if before is None or from_plan is None else inputs_of(before, from_plan)
     asked: tuple[str | Workload, ...] = given["workloads"] if old is None or "workloads" in said else (old_workload(old),)
-    traffic = traffic_of(trace, given, said, {"--from": from_plan, "--inventory": inventory})
+    if trace is None and block_tokens is not None:
+        raise InputError("is of a trace", where="--block-tokens", mend="give --trace, or leave it out")
+    traffic = traffic_of(trace, block_tokens, given, said, {"--from": from_plan, "--inventory": inventory})
     if traffic is not None:
         asked = (traffic.workload,)
     headroom = None

@@ -41,7 +41,9 @@ def asks_for_percentiles(given: dict[str, Any]) -> bool:
     return any(isinstance(given[name], AtPercentile) for name in ("ttft", "tpot"))
 
 
-def traffic_of(trace: Path | None, given: dict[str, Any], said: set[str], others: dict[str, Any]) -> Traffic | None:
+def traffic_of(
+    trace: Path | None, block_tokens: int | None, given: dict[str, Any], said: set[str], others: dict[str, Any]
+) -> Traffic | None:
     """The traffic that a plan is asked for; ``None`` where it is a steady load. ``others``: options that do not go with it."""
     from planner.replay.run import new_environment
     from planner.replay.session import Load
@@ -76,7 +78,7 @@ def traffic_of(trace: Path | None, given: dict[str, Any], said: set[str], others
     for key, option in (_TAKEN | _LOADS).items():
         if key in said:
             raise InputError("a trace says itself what it asks for", where=option, mend="leave it out")
-    opening = open_trace(trace)
+    opening = open_trace(trace, None, block_tokens)
     fit = fit_trace(opening)
     if fit.rate_per_s is None:
         raise InputError("all requests come at once, so that it has no rate", where=str(trace), mend="name a longer trace")

@@ -33,6 +33,18 @@ def _span(interval: Interval) -> tuple[str, str, str]:
     return number(interval.low), number(interval.expected), number(interval.high)
 
 
+def _arrivals(plan: Plan) -> Table:
+    """Means at loads below capacity."""
+    table = new_table(
+        "requests that come at random, means", "load", "requests/s", "first token, ms", "per token, ms", "decoding at once"
+    )
+    for row in plan.prediction.random_arrivals.loads:
+        times = (None if time is None else time.expected for time in (row.ttft_ms, row.tpot_ms))
+        share = f"{row.share:.0%}" if row.share < 0.995 else f"{row.share:.1%}"
+        table.add_row(share, number(row.requests_per_s), *(number(time) for time in times), number(row.decoding))
+    return table
+
+
 def print_plan(plan: Plan) -> None:
     """The plan as tables and sentences for a person: verdict first, evidence last."""
     from planner.cli.hardware_notes import assumed, estimates
@@ -64,6 +76,7 @@ def print_plan(plan: Plan) -> None:
     ):
         prediction.add_row(name, *_span(interval), unit)
     print_table(prediction)
+    print_table(_arrivals(plan))
     memory = new_table(
         "fullest device, GB", "pool", "memory", "usable", "weights", "KV", "buffers", "reserve", "free", "below it"
     )

@@ -65,7 +65,11 @@ class Blocks(click.ParamType[float]):
 @click.option("--constant", is_flag=True, help="Draw no lengths: all requests have the mean ones.")
 @click.option("--warm-up", type=Range(0, 0.9), help="Share of requests that do not count; 0.2 of drawn ones, none of a trace.")
 @click.option("--cache-blocks", type=Blocks(), help="A prefix cache of so many blocks (inf: all) in place of the plan's.")
-@click.option("--prefill-wait", type=TIME, help="Prefill beside decode waits so long for full passes (20ms).")
+@click.option(
+    "--prefill-wait",
+    type=TIME,
+    help="Prefill beside decode waits so long for other ranks (default: as planned).",
+)
 @click.option("--ttft", type=Limit(), multiple=True, help="Limit on the time to first token: 2s (mean), 2s@p95; may repeat.")
 @click.option("--tpot", type=Limit(), multiple=True, help="Limit on the time per output token: 50ms, 50ms@p99; may repeat.")
 @format_option
@@ -133,7 +137,7 @@ def command(
         tpot=tpot,
     )
     with working("step times") as work:
-        deployment = deployed(plan, where, prefill_wait or 0.0)
+        deployment = deployed(plan, where, prefill_wait)
         found = simulate(deployment, load, _shown(work))
     tell_unverified(plan, where, plan_file)
     code = 0 if found.limits_met or not (ttft or tpot) else 4

@@ -38,8 +38,8 @@ def print_replay(found: Replayed) -> None:
     table = new_table("means beside", "", "requests/s", "TTFT ms", "TPOT ms")
     table.add_row("replay", number(found.requests_per_s), number(found.ttft_ms.mean), number(found.tpot_ms.mean))
     if found.theory is not None:
-        _beside(table, "queueing theory, equal requests", found.theory)
-    _beside(table, "plan, at its own load", found.planned)
+        _beside(table, "plan at this load, equal requests", found.theory)
+    _beside(table, "plan at its own load", found.planned)
     print_table(table)
     for limit in found.limits:
         said = "met" if limit.met else "MISSED"

@@ -22,6 +22,7 @@ def figures_of(judged: Judged) -> Figures:
     watts = judged.watts
     factor, draws = _draw(judged)
     drawn = watts * factor
+    told = plan.prediction
 
     def per_token(operation: Operation) -> float:
         made = operation.requests_per_s * osl
@@ -35,10 +36,12 @@ def figures_of(judged: Judged) -> Figures:
         usd_per_hour=expected.usd_per_hour,
         tokens_per_s=judged.interval(lambda o: o.requests_per_s * osl),
         tokens_per_s_per_device=judged.interval(lambda o: o.requests_per_s * osl / o.devices_paid),
-        tokens_per_s_per_user=judged.interval(lambda o: 1.0 / o.tpot_s),
-        ttft_ms=judged.interval(lambda o: o.ttft_s * 1e3),
-        tpot_ms=judged.interval(lambda o: o.tpot_s * 1e3),
-        concurrency=expected.concurrency,
+        tokens_per_s_per_user=told.tokens_per_s_per_user,
+        ttft_ms=told.ttft_ms,
+        tpot_ms=told.tpot_ms,
+        load=told.load,
+        concurrency=told.concurrency,
+        random_requests_per_s=told.random_arrivals.most_requests_per_s,
         watts=watts,
         watts_drawn=drawn,
         joules_per_output_token=judged.interval(per_token, more=tuple(per_token(expected) * change for change in draws)),
@@ -47,7 +50,7 @@ def figures_of(judged: Judged) -> Figures:
         prices=_prices(plan),
         runtime=judged.inputs.runtime.id,
         lowest_grade=plan.provenance["lowest_grade"],
-        evidence=plan.prediction.evidence,
+        evidence=told.evidence,
         gap=plan.certificate.gap,
         proved=plan.certificate.proved,
     )

@@ -60,7 +60,8 @@ class PricePaid(_Part):
 
 class Figures(_Part):
     """A plan's figures as the table shows them. ``watts``: stated, of all units paid for; ``watts_drawn``: on the meter, at the
-    basis's share of stated power and PUE, from which joules follow. ``tokens_per_s``: output of the whole deployment."""
+    basis's share of stated power and PUE, from which joules follow. ``tokens_per_s``: output of the whole deployment.
+    Times are those of ``load``; ``random_requests_per_s``: most that keep the limits if they come at random."""
 
     devices: Count
     devices_used: Count
@@ -72,7 +73,9 @@ class Figures(_Part):
     tokens_per_s_per_user: Interval
     ttft_ms: Interval
     tpot_ms: Interval
+    load: str
     concurrency: Amount
+    random_requests_per_s: Amount
     watts: Amount
     watts_drawn: Amount
     joules_per_output_token: Interval

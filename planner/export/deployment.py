@@ -6,6 +6,7 @@ Worked out from the plan's own inputs and decision, not from its printed labels,
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,6 +85,8 @@ class EnginePool:
     held: tuple[Held, ...]
     experts: Experts | None
     prefix: PrefixCacheRow | None
+    wait_steps: int = 0
+    """Decode steps that a request waits at most until every attention-DP rank has one to prefill (0: for none)."""
     converted: tuple[tuple[str, str], ...] = ()
     """Formats of weights that the plan has stored otherwise than the model comes: ``(from, to)``."""
 
@@ -176,8 +179,16 @@ def _pool(plan: Plan, pool: PoolContext, decision: PoolDecision) -> EnginePool:
         held=_held(state),
         experts=next((row for row in plan.experts or () if row.pool == decision.phase), None),
         prefix=next((row for row in plan.prefix_cache or () if row.pool == decision.phase), None),
+        wait_steps=_wait_steps(plan, state),
         converted=_converted(pool),
     )
+
+
+def _wait_steps(plan: Plan, state: PoolState) -> int:
+    if state.decision.phase != "mixed" or state.decision.dp == 1:
+        return 0
+    wait_s = plan.prediction.random_arrivals.prefill_wait_ms / 1e3
+    return max(math.ceil(wait_s / state.seconds["decode"] - 1e-9), 1)
 
 
 def _converted(pool: PoolContext) -> tuple[tuple[str, str], ...]:

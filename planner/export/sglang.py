@@ -5,6 +5,8 @@ Options are those of SGLang 0.5.23 (sglang/srt/arg_groups/, published wheel, Apa
 * ``--tp-size`` counts all ranks of a pipeline stage; ``--attn-dp-size`` D of them form D groups for attention
   (parallel_hook.py: ``tp_size % attn_dp_size == 0``). ``--enable-dp-attention`` is deprecated.
 * ``--max-running-requests`` and ``--chunked-prefill-size`` are divided by the attention-DP size.
+* ``--enable-prefill-delayer``: a prefill pass waits until every attention-DP rank has a request for it, less than
+  ``--prefill-delayer-max-delay-passes`` (srt/managers/prefill_delayer.py).
 * ``--mem-fraction-static``: weights and KV cache over device memory.
 * ``--init-expert-location FILE.json`` takes ``physical_to_logical_map`` [model layers][slots], dense layers included
   (srt/eplb/expert_location.py); ``--ep-num-redundant-experts`` counts slots of an instance.
@@ -94,6 +96,8 @@ def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
         options["max-running-requests"] = pool.sequences
     if pool.chunk_tokens:
         options["chunked-prefill-size"] = pool.chunk_tokens * pool.attention_dp
+    if pool.wait_steps:
+        options |= {"enable-prefill-delayer": True, "prefill-delayer-max-delay-passes": pool.wait_steps + 1}
     options["mem-fraction-static"] = static_fraction(pool)
     return options
 

@@ -109,6 +109,8 @@ def _batch(pool: EnginePool) -> dict[str, Value]:
         config["cuda_graph_config"] = {"enable_padding": True, "max_batch_size": batch}
     if chunk:
         config["enable_chunked_prefill"] = True
+    if pool.wait_steps:  # until every rank has a request to prefill
+        config["attention_dp_config"] = {"enable_balance": True, "batching_wait_iters": 0, "timeout_iters": pool.wait_steps}
     return config
 
 

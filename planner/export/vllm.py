@@ -116,6 +116,11 @@ def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
             why = "vLLM wants a token a pass for each of --max-num-seqs (SchedulerConfig)"
             what = f"{pool.phase} pool: {pool.chunk_tokens} prompt tokens a pass"
             notes.lost.append(NotCarried(what, why, str(tokens - decoding)))
+    if pool.wait_steps:
+        what = f"{pool.phase} pool: prefill passes wait for a request of every rank, {pool.wait_steps} steps at most"
+        notes.lost.append(
+            NotCarried(what, "ranks of vLLM prefill when a request is there", "others decode at the prefill's pace")
+        )
     options["gpu-memory-utilization"] = memory_fraction(pool)
     return options
 

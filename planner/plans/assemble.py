@@ -15,12 +15,13 @@ from planner.plans.decision import Decision, PoolDecision
 from planner.plans.describe import explanation_of
 from planner.plans.experts import expert_rows
 from planner.plans.inputs import Inputs, Options, Variant, with_weight_dtype
-from planner.plans.intervals import interval, perturbed
+from planner.plans.intervals import perturbed
 from planner.plans.levers import lever_rows, uncertainty_rows
 from planner.plans.numbers import canonical, relative_gap
 from planner.plans.operate import Operation, operate
 from planner.plans.pareto import UNITS_OF, Front, front_data
 from planner.plans.placement import memory_summary, placement_rows
+from planner.plans.prediction import prediction_of
 from planner.plans.prefix import as_asked
 from planner.plans.prefix_rows import prefix_rows
 from planner.plans.provenance import provenance_of
@@ -37,13 +38,6 @@ from planner.workload import Workload
 
 SCHEMA_VERSION = 1
 UNCALIBRATED = "none: class defaults of the runtime profile"
-EVIDENCE = {
-    None: "first principles and class defaults; no measurement of this device and runtime was fitted",
-    "measured": "measured: the runtime was fitted to this model on this device",
-    "sibling": "sibling: the runtime was fitted to devices of this generation; this model on one has no figure of its own",
-    "kin": "kin: the runtime was fitted to devices of other generations alone",
-}
-"""What a prediction rests on, by ``Calibrated.folded``."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def assemble(
         ],
         "pools": [_pool(context, state) for state in operation.pools],
         "idle_devices": operation.idle_devices,
-        "prediction": _prediction(usual, expected, others),
+        "prediction": prediction_of(usual, expected, others),
         "cost": cost_of(usual, expected, others),
         "certificate": _certificate(context, operation, certificate, spaces),
         "bottlenecks": [row for state in operation.pools for row in bottleneck_rows(state)],
@@ -176,38 +170,10 @@ def _formats(state: PoolState) -> list[str]:
     return sorted(model.bytes_by_format(state.pool.conversions, draft=bool(state.pool.pieces.draft)))
 
 
-def _prediction(context: Context, operation: Operation, others: list[tuple[str, str, Operation]]) -> dict[str, Any]:
-    osl = context.inputs.workload.output_tokens.mean
-    return {
-        "output_tokens_per_s": interval(lambda o: o.requests_per_s * osl, operation, others),
-        "output_tokens_per_s_per_device": interval(lambda o: o.requests_per_s * osl / o.devices_paid, operation, others),
-        "tokens_per_s_per_user": interval(lambda o: 1.0 / o.tpot_s, operation, others),
-        "ttft_ms": interval(lambda o: o.ttft_s * 1e3, operation, others),
-        "tpot_ms": interval(lambda o: o.tpot_s * 1e3, operation, others),
-        "requests_per_s": operation.requests_per_s,
-        "capacity_requests_per_s": operation.capacity_per_s,
-        "concurrency": operation.concurrency,
-        "prefill_busy": operation.busy,
-        "evidence": evidence_of(context),
-        "expected_low_high": "median, 10th and 90th percentile",
-    }
-
-
 def calibration_of(inputs: Inputs) -> str:
     """The calibration that the runtime's figures come from, with the digest of its points."""
     found = inputs.runtime.calibrated
     return UNCALIBRATED if found is None else found.calibration
-
-
-def evidence_of(context: Context) -> str:
-    """What the prediction rests on, pool by pool where they differ."""
-    found = {}
-    for phase, pool in context.pools.items():
-        fitted = pool.inputs.runtime.calibrated
-        found[phase] = EVIDENCE[None if fitted is None else fitted.folded]
-    if len(set(found.values())) == 1:
-        return next(iter(found.values()))
-    return "; ".join(f"{phase}: {text}" for phase, text in found.items())
 
 
 def _worst_case(context: Context, operation: Operation) -> dict[str, Any]:
@@ -229,7 +195,7 @@ def _robust(context: Context, served: Served) -> dict[str, Any]:
     return {
         "workload": context.inputs.workload.id,
         "objective": operation_objective(context, operation),
-        "prediction": _prediction(context, operation, others),
+        "prediction": prediction_of(context, operation, others),
         "usd_per_million": cost["usd_per_million"],
         "blended_interval": cost["blended_interval"],
         "pools": short_pools(served.decision),

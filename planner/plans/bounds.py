@@ -88,23 +88,23 @@ def charge_of(context: Context, objective: str, tpot_s: float | None) -> Charge:
 
 
 def objective_of_merit(context: Context, merit: float) -> float:
-    """A merit in the objective's printed unit."""
+    """A merit in the objective's printed unit, which counts what is asked: of the headroom of a demand nothing is sold."""
     objective = context.inputs.options.objective
-    if objective == "cost":
-        return blended_usd(context, 1.0, merit)
-    if objective == "throughput":
-        return merit * context.inputs.workload.output_tokens.mean
-    return 1e3 / merit
+    if objective == "latency":
+        return 1e3 / merit
+    served = merit / context.inputs.options.headroom
+    return blended_usd(context, 1.0, served) if objective == "cost" else served * context.inputs.workload.output_tokens.mean
 
 
 def merit_of_objective(context: Context, value: float) -> float:
     """The inverse of ``objective_of_merit``."""
     objective = context.inputs.options.objective
-    if objective == "cost":
-        return blended_usd(context, 1.0, 1.0) / value
+    if objective == "latency":
+        return 1e3 / value
+    served = blended_usd(context, 1.0, 1.0) / value
     if objective == "throughput":
-        return value / context.inputs.workload.output_tokens.mean
-    return 1e3 / value
+        served = value / context.inputs.workload.output_tokens.mean
+    return served * context.inputs.options.headroom
 
 
 def meets(charge: Charge, tpot: Column, ttft: Column) -> np.ndarray:

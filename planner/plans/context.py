@@ -93,9 +93,19 @@ class Context:
         """Prefill and decode run on hardware of their own."""
         return "mixed" not in self.pools
 
-    @cached_property
+    @property
     def demand(self) -> float | None:
-        """Requests per second that must be served in the hours of service; ``None``: as many as pay.
+        """Requests per second that full batches must serve: those asked, with the headroom that random arrivals need."""
+        return None if self.asked is None else self.asked * self.inputs.options.headroom
+
+    @property
+    def open_loop(self) -> bool:
+        """Requests come at random at a rate; else clients send one when theirs is done."""
+        return self.inputs.options.rate is not None or self.inputs.options.tokens_per_day is not None
+
+    @cached_property
+    def asked(self) -> float | None:
+        """Requests per second to be served in the hours of service; ``None``: as many as pay.
 
         Hardware to be sized for N requests in flight must serve what they make at the speed of the service levels,
         ``N / (TTFT + (n-1) TPOT)`` (Little's law).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from planner.plans.context import Context
@@ -66,9 +67,10 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
                 )
     limits = []
     if workload.tpot_s is not None:
-        limits.append(f"TPOT {operation.tpot_s * 1e3:.2f} ms of the {workload.tpot_s * 1e3:g} ms allowed")
+        limits.append(f"TPOT {operation.tpot_s * 1e3:.2f} ms of the {workload.tpot_s * 1e3:g} ms allowed, with full batches")
     if workload.ttft_s is not None:
-        limits.append(f"TTFT {operation.ttft_s * 1e3:.0f} ms of the {workload.ttft_s * 1e3:g} ms allowed")
+        limits.append(f"TTFT {operation.ttft_s * 1e3:.0f} ms of the {workload.ttft_s * 1e3:g} ms allowed, with full batches")
+    limits += _random(context, plan["prediction"])
     if workload.tpot_s is None and workload.ttft_s is None and inputs.options.objective == "cost":
         limits.append("no limit on TTFT or TPOT: the cheapest plan may be slow; set them with --ttft and --tpot")
     for name, limit in (("tpot", workload.tpot_s), ("ttft", workload.ttft_s)):
@@ -77,13 +79,19 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
         asked = getattr(inputs.options, f"high_{name}_s")
         if asked is not None:
             limits.append(
-                f"{name.upper()} {high:.4g} ms at the slow end of the model's interval, of the {asked * 1e3:g} ms allowed"
+                f"{name.upper()} {high or math.inf:.4g} ms at the slow end of the model's interval, of the {asked * 1e3:g} ms "
+                "allowed"
             )
         elif not {"worst_case", "robust"} & set(plan) and limit is not None and high is not None and high > limit * 1e3:
             limits.append(
                 f"limits bind the expected mean; at the slow end of the model's interval {name.upper()} is {high:.0f} ms: "
                 "plan with --slo-on high to stay within the limit even then"
             )
+    if context.open_loop and plan["prediction"]["ttft_ms"]["high"] is None and not {"worst_case", "robust"} & set(plan):
+        limits.append(
+            "at the slow end of the model's interval the requests/s asked are not carried: plan with --slo-on high for hardware "
+            "that carries them even then"
+        )
     if "worst_case" in plan:
         worst = plan["worst_case"]
         limits.append(
@@ -136,12 +144,46 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
             f"runtime {inputs.runtime.id}: {inputs.runtime.name}{_fitted(context, plan)}",
             f"price basis {plan['cost']['basis']} of {plan['cost']['as_of']}{_at(inputs.prices.site)}, "
             f"utilisation {context.utilisation:g}",
-            f"closed loop of {operation.concurrency:.0f} requests in flight"
-            if context.demand is None
-            else f"{operation.requests_per_s:.6g} requests/s asked of the {operation.capacity_per_s:.6g} that it can serve; "
-            f"about {operation.concurrency:.0f} in flight; time per token is that at capacity, so no shorter than at this load",
+            *_loop(context, plan["prediction"]),
         ],
     }
+
+
+def _random(context: Context, told: dict[str, Any]) -> list[str]:
+    """What random arrivals find within the limits, and what passes wait for."""
+    workload, found = context.inputs.workload, told["random_arrivals"]
+    most, asked, lines = found["most_requests_per_s"], told["requests_per_s"], []
+    if found["prefill_wait_ms"]:
+        lines.append(
+            f"an instance starts a prefill pass once every rank has a request for it, or one has waited "
+            f"{found['prefill_wait_ms']:.0f} ms: ranks that have none would idle through it"
+        )
+    limited = workload.ttft_s is not None or workload.tpot_s is not None
+    within = "within the limits" if limited else "without a queue that grows"
+    if context.open_loop and most < asked * (1.0 - 1e-9):
+        lines.append(
+            f"{asked:.6g} requests/s at random are NOT served {within}: {most:.6g} are; give more hardware, a lower --rate, or "
+            "longer limits"
+        )
+    else:
+        lines.append(
+            f"up to {most:.6g} requests/s at random are served {within}, of {told['capacity_requests_per_s']:.6g} in full batches"
+        )
+    return lines
+
+
+def _loop(context: Context, told: dict[str, Any]) -> list[str]:
+    """The load that the prediction is of."""
+    if context.asked is None:
+        return [f"closed loop of {told['concurrency']:.0f} requests in flight"]
+    headroom = context.inputs.options.headroom
+    lines = [
+        f"{told['requests_per_s']:.6g} requests/s asked of the {told['capacity_requests_per_s']:.6g} that full batches serve; "
+        f"about {told['concurrency']:.0f} in flight; times are those of {told['load']}"
+    ]
+    if headroom > 1.0:
+        lines.append(f"planned for {headroom:.4g} times the requests/s asked, so that random arrivals keep the limits")
+    return lines
 
 
 def _fitted(context: Context, plan: dict[str, Any]) -> str:

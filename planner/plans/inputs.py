@@ -69,6 +69,8 @@ class Options(BaseModel):
     """Requests per second to be served in the hours of service."""
     tokens_per_day: Annotated[float, Field(ge=1, le=1e24, allow_inf_nan=False)] | None = None
     """Input and output tokens to be served in a day."""
+    headroom: Annotated[float, Field(ge=1, le=1e3, allow_inf_nan=False)] = 1.0
+    """Times the requests/s asked that full batches must serve, so that random arrivals keep the limits; the search finds it."""
     spare: Annotated[int, Field(ge=0, le=1000)] = 0
     spare_of: Literal["node", "unit", "system"] = "node"
     """What ``spare`` counts: nodes, purchasable units or whole systems of each pool, kept idle for when one fails."""
@@ -116,6 +118,8 @@ class Options(BaseModel):
     def _one_demand(self) -> Options:
         if self.rate is not None and self.tokens_per_day is not None:
             raise ValueError("rate and tokens_per_day both say how much to serve: give one")
+        if self.headroom > 1.0 and self.rate is None and self.tokens_per_day is None:
+            raise ValueError("headroom is of a rate, or tokens_per_day: leave it out")
         return self
 
     @model_validator(mode="after")

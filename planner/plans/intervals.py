@@ -15,7 +15,7 @@ from planner.performance import uncertain_groups
 from planner.plans.context import Context, PoolContext
 from planner.plans.decision import Decision
 from planner.plans.hours import Terms, terms_of
-from planner.plans.operate import Operation, operate, with_rates
+from planner.plans.operate import BUSY_LIMIT, Operation, operate, with_rates
 
 Metric = Callable[[Operation], float]
 
@@ -23,12 +23,13 @@ Metric = Callable[[Operation], float]
 def perturbed(context: Context, decision: Decision, expected: Operation) -> list[tuple[str, str, Operation]]:
     """``(group, end, operation)`` for every group of uncertain figures at both ends."""
     result = []
+    busy = expected.busy if context.asked is None else BUSY_LIMIT  # what is asked is served as long as the pool can
     for group in uncertain_groups(context.inputs.runtime):
         for end in ("low", "high"):
             moved = with_rates(context, group, end)
             alike = all(pool.rates.same_passes(context.pools[phase].rates) for phase, pool in moved.pools.items())
             known = expected.passes if alike else None
-            result.append((group, end, operate(moved, decision, expected.placed, expected.busy, known)))
+            result.append((group, end, operate(moved, decision, expected.placed, busy, known)))
     return result
 
 

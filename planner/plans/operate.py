@@ -11,7 +11,7 @@ from planner.footprint import Shapes
 from planner.performance import handoff_seconds, mixed_serving, prefill_queue, split_serving
 from planner.performance.serving import queue_wait, utilisation_for_wait
 from planner.plans.context import Context, PoolContext
-from planner.plans.decision import Decision
+from planner.plans.decision import Decision, PoolDecision
 from planner.plans.states import Passes, PoolState, pass_key, pool_state
 
 BUSY_LIMIT = 0.95
@@ -22,7 +22,8 @@ BUSY_LIMIT = 0.95
 class Operation:
     """A deployment in steady state. Times in seconds, rates per second, USD per hour.
 
-    It serves ``requests_per_s``: ``capacity_per_s``, or the demand where that is less. Times per token are those at capacity.
+    It serves ``requests_per_s``: ``capacity_per_s``, or what is asked where that is less. Times are those of full batches, at
+    capacity (see ``plans.arrivals`` for less).
     """
 
     mode: str
@@ -37,6 +38,9 @@ class Operation:
     usd_per_hour: float
     input_share: float
     busy: float
+    prefill_wait_s: float = 0.0
+    """An aggregated instance of several ranks starts a prefill pass once every rank has a request for it, or one has waited so
+    long."""
 
     @property
     def placed(self) -> tuple[np.ndarray | None, ...]:
@@ -102,7 +106,7 @@ def serve(context: Context, units: tuple[int, ...], states: dict[str, PoolState]
         tpot, rate = float(served.tpot_s[0]), float(served.requests_per_s[0]) * replicas
         prefill_share = float(served.requests_per_s[0]) * workload.miss_tokens / (row.chunk[0] * row.shapes.dp[0])
         input_share = float(prefill_share * state.seconds["prefill"])
-        asked = rate if context.demand is None else min(rate, context.demand)
+        asked = rate if context.asked is None else min(rate, context.asked)
         return Operation(
             "aggregated",
             (state,),
@@ -116,10 +120,25 @@ def serve(context: Context, units: tuple[int, ...], states: dict[str, PoolState]
             usd,
             input_share,
             input_share * asked / rate,
+            alignment_wait(state.decision, rate, workload.ttft_s),
         )
     if set(states) != {"prefill", "decode"}:
         raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
     return _disaggregated(context, states, units, devices_paid, usd, busy)
+
+
+ALIGNMENT = 4.0
+"""An instance waits for its ranks so many times as long as a request a rank takes to come at capacity: at half of that and above,
+all but a few passes start with every rank."""
+
+
+def alignment_wait(decision: PoolDecision, capacity_per_s: float, ttft_limit: float | None) -> float:
+    """Longest wait of an aggregated pool's requests for those of other ranks (s): half of the limit on TTFT at most. One rank
+    alone has nobody to wait for."""
+    if decision.dp == 1:
+        return 0.0
+    wait = ALIGNMENT * decision.dp * decision.replicas / capacity_per_s
+    return wait if ttft_limit is None else min(wait, ttft_limit / 2.0)
 
 
 def _disaggregated(
@@ -148,7 +167,7 @@ def _disaggregated(
     if rate <= 0.0:
         raise InputError("serve nothing within the limit on TTFT", where="plan: pools")
     capacity = rate
-    rate = rate if context.demand is None else min(rate, context.demand)
+    rate = rate if context.asked is None else min(rate, context.asked)
     used = np.array([rate / prefill_rate])
     ttft = float(through[0] + queue_wait(used, service)[0])
     total = prefill.decision.devices * prefill.pool.usd_per_unit_hour / prefill.pool.unit_devices
@@ -169,8 +188,9 @@ def _disaggregated(
     )
 
 
-def handoff_time(pool: PoolContext, decode_shapes: Shapes) -> np.ndarray:
-    """Seconds to move a prompt's caches to the decode pool ``pool``: over the outermost network of its system.
+def handoff_time(pool: PoolContext, decode_shapes: Shapes, tokens: float | None = None) -> np.ndarray:
+    """Seconds to move a prompt's caches (``tokens``: default a mean one's) to the decode pool ``pool``: over the outermost
+    network of its system.
 
     Whether the pools could share an inner one depends on where they lie; charging the outermost keeps a plan as good as it
     was when more systems are added, and costs a request once what an inner network would save of its second token.
@@ -178,7 +198,8 @@ def handoff_time(pool: PoolContext, decode_shapes: Shapes) -> np.ndarray:
     levels, distance = pool.rates.levels, 0.0
     if levels:
         distance = float(2**53) if np.isinf(levels[-1].devices) else levels[-1].devices - 1.0
-    return handoff_seconds(pool.pieces, pool.inputs.workload.input_tokens.mean, decode_shapes, levels, distance)
+    tokens = pool.inputs.workload.input_tokens.mean if tokens is None else tokens
+    return handoff_seconds(pool.pieces, tokens, decode_shapes, levels, distance)
 
 
 def busy_limit(ttft_limit: float | None, through_s: np.ndarray, service_s: np.ndarray) -> np.ndarray:

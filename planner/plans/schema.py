@@ -80,18 +80,47 @@ class Units(_Part):
     devices_per_unit: Count
 
 
-class Prediction(_Part):
-    """Steady state of the whole deployment."""
+class Times(_Part):
+    """Mean time to first token and per output token."""
+
+    ttft_ms: Interval
+    tpot_ms: Interval
+
+
+class LoadRow(_Part):
+    """Means at so many random requests/s, ``share`` of the capacity; ``null`` where passes that take so long do not carry them.
+    ``decoding``: sequences that decode at once."""
+
+    share: Amount
+    requests_per_s: Amount
+    ttft_ms: Interval | None
+    tpot_ms: Interval | None
+    decoding: Amount | None
+    prefill_busy: Amount | None
+
+
+class RandomArrivals(_Part):
+    """Poisson arrivals of requests alike. ``most_requests_per_s``: that keep the workload's limits, up to the capacity;
+    ``prefill_wait_ms``: see ``Operation.prefill_wait_s``."""
+
+    most_requests_per_s: Amount
+    prefill_wait_ms: Amount
+    loads: list[LoadRow]
+
+
+class Prediction(Times):
+    """Steady state of the whole deployment: times are those of ``load``, at the rate asked or with full batches."""
 
     output_tokens_per_s: Interval
     output_tokens_per_s_per_device: Interval
     tokens_per_s_per_user: Interval
-    ttft_ms: Interval
-    tpot_ms: Interval
     requests_per_s: Amount
     capacity_requests_per_s: Amount
     concurrency: Amount
     prefill_busy: Amount
+    load: Literal["full batches", "random arrivals"]
+    full_batches: Times
+    random_arrivals: RandomArrivals
     evidence: str
     expected_low_high: str
 

@@ -118,7 +118,8 @@ def _binds(plan: Plan) -> list[str]:
         text.append(f"{full}{where}{f'; {below}' if below else ''}.")
     if plan.inputs["options"].get("rate") or plan.inputs["options"].get("tokens_per_day"):
         text.append(
-            f"The demand is {plain(p.requests_per_s)} requests/s of the {plain(p.capacity_requests_per_s)} that it can serve."
+            f"The demand is {plain(p.requests_per_s)} requests/s of the {plain(p.capacity_requests_per_s)} that it can serve, "
+            f"{plain(p.random_arrivals.most_requests_per_s)} of them if they come at random."
         )
     return text
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.errors import InputError
 from planner.footprint.memory import window_cache_bytes
-from planner.performance.load import prefill_passes
+from planner.plans.arrivals import at_once, room_tokens
 from planner.plans.context import Context, at_value, build_context
-from planner.plans.evaluate import admitted_sequences, memory_need
 from planner.plans.operate import Operation, operate
 from planner.plans.prefix_rows import prefix_rows
 from planner.plans.read import decision_of, inputs_of
@@ -19,9 +17,6 @@ from planner.plans.schema import Plan
 from planner.plans.states import PoolState
 from planner.replay.parts import Memory, Site
 from planner.replay.timing import timing_of
-
-PACKED = 64
-"""Requests of one prefill pass up to which tables reach."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +42,14 @@ def deploy(plan: Plan, where: str, longest: float) -> Deployment:
     if inputs.workloads:
         raise InputError("serves several workloads; replaying is built for one", where=where, mend="plan for one workload")
     context = build_context(inputs, decision.variant)
-    operation = operate(context, decision)
+    operation = planned = operate(context, decision)
     usual = at_value(context)
     if usual is not context:
         operation = operate(usual, decision, operation.placed)
     states = {state.decision.phase: state for state in operation.pools}
     order = ("mixed",) if "mixed" in states else ("prefill", "decode")
     first = states[order[0]]
-    sites = tuple(_site(states[phase], longest) for phase in order)
+    sites = tuple(_site(states[phase], longest, planned.prefill_wait_s) for phase in order)
     memories, shares, disk = _planned_cache(first, operation)
     spare = None
     if not memories:
@@ -64,19 +59,8 @@ def deploy(plan: Plan, where: str, longest: float) -> Deployment:
     return Deployment(plan, usual, operation, sites, memories, spare, shares, disk)
 
 
-def _site(state: PoolState, longest: float) -> Site:
-    decision, pool = state.decision, state.pool
-    row, workload = decision.row(), pool.inputs.workload
-    planned = float(admitted_sequences(pool, row)[0]) * workload.reserved_tokens
-    room = planned
-    if state.resident and decision.prefix_rate is None:
-        need = memory_need(pool, row)
-        each = float(need.caches[0]) / planned
-        room = max(planned + max(-float(need.short[0]), 0.0) / each, planned) if each > 0.0 else math.inf
-    at_once = PACKED
-    if decision.chunk:
-        usual = math.ceil(decision.chunk / (workload.miss_tokens / float(prefill_passes(row.chunk, workload)[0])) - 1e-9)
-        at_once = max(PACKED, 2 * usual)
+def _site(state: PoolState, longest: float, wait_s: float) -> Site:
+    decision, most = state.decision, at_once(state)
     return Site(
         name=decision.phase,
         replicas=decision.replicas,
@@ -84,10 +68,11 @@ def _site(state: PoolState, longest: float) -> Site:
         pp=decision.pp,
         sequences=decision.batch * decision.pp,
         chunk=decision.chunk,
-        kv_tokens=room,
-        timing=timing_of(state, longest, at_once),
-        accept=pool.accept,
-        per_pass=at_once,
+        kv_tokens=room_tokens(state),
+        timing=timing_of(state, longest, most),
+        accept=state.pool.accept,
+        per_pass=most,
+        patience_s=wait_s if decision.phase == "mixed" else 0.0,
     )
 
 

@@ -171,8 +171,7 @@ class Instance:
         """When the next pass starts."""
         if not self.site.patience_s:
             return 0.0
-        chunk = self.site.chunk
-        if all(sum(request.todo for request in rank.ready) >= chunk for rank in self.ranks):
+        if all(rank.ready for rank in self.ranks):
             return 0.0
         return min(rank.ready[0].admitted_s for rank in self.ranks if rank.ready) + self.site.patience_s
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.errors import InputError
+from planner.plans.arrivals import AtLoad
 from planner.replay.deploy import Deployment
-from planner.replay.expected import Expected
 from planner.replay.instance import Instance
 from planner.replay.run import Served
 from planner.replay.schema import Caches, Figures, Limit, Peaks, PoolUse, Replayed, Spread, Tier, Traffic
@@ -70,7 +70,7 @@ def _reached(seconds: NDArray[np.float64], bound: Bound) -> float | None:
     return float(known.mean() if bound.percentile is None else np.percentile(known, bound.percentile))
 
 
-def measure(deployment: Deployment, served: Served, asked: Asked, theory: Expected | None = None) -> Replayed:
+def measure(deployment: Deployment, served: Served, asked: Asked, theory: AtLoad | None = None) -> Replayed:
     """The figures of a replay. The first ``asked.warm_up`` of the requests count nowhere but in caches, use and peaks."""
     plan = deployment.plan
     if not served.requests:

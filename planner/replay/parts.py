@@ -36,7 +36,7 @@ class Site:
     accept: float = 1.0
     per_pass: int = 1_000_000
     patience_s: float = 0.0
-    """A pass beside decode starts when all ranks can fill theirs, or a request has been ready for so long."""
+    """A pass beside decode starts once every rank has a request for it, or one has been ready for so long."""
 
     @property
     def fills(self) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from planner.errors import InputError
+from planner.plans.arrivals import AtLoad, arrivals_of
 from planner.plans.schema import Plan
 from planner.replay.deploy import Deployment, deploy
-from planner.replay.expected import Expected, expected_at
 from planner.replay.measure import Asked, Bound, measure
 from planner.replay.parts import Request
 from planner.replay.run import serve
@@ -44,12 +44,14 @@ class Load:
     tpot: tuple[Bound, ...] = ()
 
 
-def deployed(plan: Plan, where: str, patience_s: float = 0.0) -> Deployment:
-    """A plan ready to take requests of any length. ``patience_s``: see ``Site``."""
+def deployed(plan: Plan, where: str, patience_s: float | None = None) -> Deployment:
+    """A plan ready to take requests of any length. ``patience_s``: see ``Site``; default the plan's."""
     from planner.plans.read import inputs_of
 
     found = deploy(plan, where, REACH * float(inputs_of(plan, where).workload.reserved_tokens))
-    if patience_s and not found.sites[0].steps:
+    if patience_s is None:
+        return found
+    if not found.sites[0].steps:
         what = "holds for prefill beside decode, and this plan has a pool for each"
         raise InputError(what, where="--prefill-wait", mend="leave it out")
     return replace(found, sites=tuple(replace(site, patience_s=patience_s) for site in found.sites))
@@ -93,9 +95,10 @@ def simulate(deployment: Deployment, load: Load, progress: Callable[[int, int], 
         ttft=_bounds(load.ttft, workload.ttft_s),
         tpot=_bounds(load.tpot, workload.tpot_s),
     )
-    theory: Expected | None = None
-    if rate is not None and variation == 1.0 and not deployment.sites[0].patience_s:
-        theory = expected_at(deployment.sites, workload, rate)
+    theory: AtLoad | None = None
+    if rate is not None and variation == 1.0:
+        waiting = replace(deployment.operation, prefill_wait_s=deployment.sites[0].patience_s)
+        theory = arrivals_of(waiting, workload).at(rate)
     return measure(replace(deployment, notes=(*deployment.notes, *notes)), served, asked, theory)
 
 
@@ -105,7 +108,7 @@ def _traced(deployment: Deployment, load: Load, trace: Trace, progress: Callable
         raise InputError("a trace says itself when requests come", where=where, mend="use --scale-rate, or leave it out")
     most, notes = load.requests or MOST_REQUESTS, list[str]()
     size = trace.block_tokens
-    counted = _Longest(trace_requests(trace, most, load.scale_rate))
+    counted = _Longest(trace_requests(trace, most + 1, load.scale_rate), most)
     served = serve(
         deployment,
         iter(counted),
@@ -121,8 +124,8 @@ def _traced(deployment: Deployment, load: Load, trace: Trace, progress: Callable
         notes.append("the plan keeps no prefix cache: blocks stay in device memory while running requests leave room")
     if size is None:
         notes.append("the trace names no blocks, so no prefix is found again")
-    if len(served.requests) == MOST_REQUESTS:
-        notes.append(f"only the first {MOST_REQUESTS:,} requests were replayed; --requests says how many")
+    if counted.more and load.requests is None:
+        notes.append(f"only the first {MOST_REQUESTS:,} requests were replayed, which is the most; cut the trace for others")
     asked = Asked(
         source=trace.path.name,
         kind="trace",
@@ -136,13 +139,16 @@ def _traced(deployment: Deployment, load: Load, trace: Trace, progress: Callable
 
 
 class _Longest:
-    """Requests passed on, the longest remembered."""
+    """As many requests passed on, the longest remembered, and whether there are more."""
 
-    def __init__(self, requests: Iterator[Request]) -> None:
-        self._requests, self.longest = requests, 0
+    def __init__(self, requests: Iterator[Request], most: int) -> None:
+        self._requests, self._most, self.longest, self.more = requests, most, 0, False
 
     def __iter__(self) -> Iterator[Request]:
-        for request in self._requests:
+        for number, request in enumerate(self._requests):
+            if number == self._most:
+                self.more = True
+                return
             self.longest = max(self.longest, request.reserved)
             yield request
 

@@ -25,20 +25,20 @@ class Point:
 
 
 def points_of(study: Study) -> list[Point]:
-    """The plan's own point first, then its front by falling speed."""
+    """The plan's own point first, then its front by falling speed; all with full batches."""
     plan = study.plan
-    told, speed, cost = plan.prediction, plan.prediction.tokens_per_s_per_user, plan.cost.blended_interval
+    told, full, cost = plan.prediction, plan.prediction.full_batches, plan.cost.blended_interval
     own = Point(
         f"{study.label}: the plan",
-        speed.expected,
-        speed.low,
-        speed.high,
+        1e3 / full.tpot_ms.expected,
+        full.tpot_ms.high and 1e3 / full.tpot_ms.high,
+        full.tpot_ms.low and 1e3 / full.tpot_ms.low,
         cost.expected,
         cost.low,
         cost.high,
         told.output_tokens_per_s_per_device.expected,
-        told.tpot_ms.expected,
-        told.ttft_ms.expected,
+        full.tpot_ms.expected,
+        full.ttft_ms.expected,
         True,
     )
     others = [

@@ -17,6 +17,7 @@ from planner.plans.worth import operation_objective
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
 from planner.search.find import NOTHING, Found, search_all
+from planner.search.headroom import roomier, with_headroom
 from planner.search.high import within_limits
 from planner.search.maps import Maps, settled, with_maps
 from planner.search.pareto import seek_front
@@ -37,8 +38,15 @@ def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = 
     if inputs.workloads:
         return solve_robust(inputs, hooks, until)
     if inputs.options.within_high:
-        return within_limits(inputs, lambda tightened: _solve(tightened, hooks, until, explain))
-    return _solve(inputs, hooks, until, explain)
+        return within_limits(inputs, lambda tightened: _open_or_closed(tightened, hooks, until, explain))
+    return _open_or_closed(inputs, hooks, until, explain)
+
+
+def _open_or_closed(inputs: Inputs, hooks: Reporter, until: Stop, explain: bool) -> Plan:
+    """The best plan for clients that wait for one another's end, or for random arrivals where a rate is asked."""
+    if inputs.options.rate is None and inputs.options.tokens_per_day is None:
+        return _solve(inputs, hooks, until, explain)
+    return with_headroom(inputs, lambda trial: _solve(trial, hooks, until, explain))
 
 
 def _solve(inputs: Inputs, hooks: Reporter, until: Stop, explain: bool) -> Plan:
@@ -99,6 +107,8 @@ def best_of(inputs: Inputs, every: list[Tables], first: Found | None, hooks: Rep
         found = fastest(mapped_tables, found, hooks, until)
         assert found.decision is not None
         found = replace(found, decision=with_maps(at[found.decision.variant], found.decision, maps)[0])
+    if found.decision is not None and every[0].context.open_loop and options.objective != "latency":
+        found = replace(found, decision=roomier(at[found.decision.variant], found.decision))
     return found
 
 

@@ -26,7 +26,7 @@ _POOL = rf"{_PART}(?::(?:[0-9]{{1,6}}|auto))?"
 _SYSTEMS = rf"(?:{_POOL}|(?:prefill|decode)={_POOL},(?:prefill|decode)={_POOL})(?:@{_PART})?"
 _MODEL = rf"{_PART}(?:/{_PART})?"
 _FILES = re.compile(r"\.(toml|json|yaml|yml|csv|parquet)(?=[:,@]|$)", re.IGNORECASE)
-_NOT_ASKED = ("high_ttft_s", "high_tpot_s", "max_move_bytes", "constraints")
+_NOT_ASKED = ("high_ttft_s", "high_tpot_s", "headroom", "max_move_bytes", "constraints")
 """Options that follow from others, or that go with what the service has not."""
 
 _Entry = TypeVar("_Entry", bound=BaseModel)
@@ -125,6 +125,7 @@ class Problem(Options):
     constraints: Annotated[tuple[Constraint, ...], Field(max_length=0)] = ()
     high_ttft_s: None = None
     high_tpot_s: None = None
+    headroom: Annotated[float, Field(ge=1, le=1)] = 1.0
     max_move_bytes: None = None
 
     def asked(self) -> dict[str, Any]:
