@@ -13,7 +13,7 @@ from planner.plans.arrivals import arrivals_of
 from planner.plans.context import build_context
 from planner.plans.evaluate import memory_need
 from planner.plans.inputs import Inputs, Options
-from planner.plans.operate import alignment_wait, operate
+from planner.plans.operate import operate
 from planner.plans.prediction import SHARES
 from planner.plans.read import decision_of, inputs_of
 from planner.plans.schema import Plan
@@ -156,13 +156,21 @@ def test_more_headroom_is_never_cheaper() -> None:
     assert costs == sorted(costs)
 
 
-def test_ranks_wait_for_one_another_no_longer_than_half_the_limit() -> None:
+def test_ranks_wait_for_one_another_as_the_limit_allows() -> None:
+    """One rank waits for none; several for as many requests as come meanwhile, and the mean wait leaves room for the pass."""
     plan = solve(asked(None, model="experts", devices=4, disaggregated=False))
-    decision = decision_of(plan, "plan").pools[0]
-    assert alignment_wait(replace(decision, dp=1), 5.0, None) == 0.0
-    four = replace(decision, dp=4, replicas=2)
-    assert alignment_wait(four, 16.0, None) == pytest.approx(2.0)
-    assert alignment_wait(four, 16.0, 1.0) == pytest.approx(0.5)
+    arrivals = arrivals_of(operate(build_context(inputs_of(plan, "plan")), decision_of(plan, "plan")))
+    first = arrivals.filling
+    assert replace(arrivals, filling=replace(first, dp=1)).wait_s(5.0) == 0.0
+    four = replace(arrivals, mixed=True, ttft_limit_s=None, filling=replace(first, dp=4, replicas=2, pp=1))
+    assert four.wait_s(16.0) == pytest.approx(4 * 4 / 8)
+    pass_s = float(first.whole[0])
+    for rate in (0.01, 1.0, 30.0, 1e4):
+        limited = replace(four, ttft_limit_s=20 * pass_s)
+        wait = limited.wait_s(rate)
+        mean = wait * (1 + 1 / (1 + wait * rate / 2)) / 2
+        assert wait == pytest.approx(32 / rate) or mean + pass_s == pytest.approx(0.95 * 20 * pass_s)
+        assert wait <= 32 / rate * (1 + 1e-9)
 
 
 def test_the_slow_end_counts_where_it_is_asked_for() -> None:

@@ -133,11 +133,12 @@ def command(
         warm_up=warm_up,
         constant=constant,
         cache_blocks=cache_blocks,
+        prefill_wait_s=prefill_wait,
         ttft=ttft,
         tpot=tpot,
     )
     with working("step times") as work:
-        deployment = deployed(plan, where, prefill_wait)
+        deployment = deployed(plan, where)
         found = simulate(deployment, load, _shown(work))
     tell_unverified(plan, where, plan_file)
     code = 0 if found.limits_met or not (ttft or tpot) else 4

@@ -41,6 +41,9 @@ from planner.workload import Workload
 
 Floats = NDArray[np.float64]
 
+PATIENCE, WITHIN, LEAST_WAIT = 4.0, 0.95, 0.1
+"""Of ``Arrivals.wait_s``: times that a request a rank takes to come; share of the limit on TTFT to stay within; share of it that
+requests wait whatever a pass takes."""
 PACKED = 64
 """Requests of one prefill pass that are told apart, at least."""
 FEW, MANY = 10, 400
@@ -68,7 +71,7 @@ class Filling:
     """The pool that prefills. ``whole``: passes of an instance by the requests they hold, where one takes a pass at most;
     ``parts``: the passes of one request, where it takes several; ``filled``: the last, where the next one's tokens fill it;
     ``units``: passes of one rank by parts of a request, ``unit`` of which make one, where a full pass ends within one.
-    ``wait_s``: see ``Operation.prefill_wait_s``."""
+    ``wait_s``: how long a request waits for those of other ranks at most (``inf``: as ``Arrivals.wait_s`` says)."""
 
     replicas: int
     dp: int
@@ -103,10 +106,34 @@ class Arrivals:
     mixed: bool
     rounds: float
     variation: float
+    ttft_limit_s: float | None = None
+
+    def wait_s(self, rate: float) -> float:
+        """How long a request waits for those of other ranks at most, at so many requests/s (0: one rank alone waits for none).
+
+        ``PATIENCE`` times as long as a request a rank takes to come, so that all but a few passes start with every rank; but no
+        longer than keeps TTFT within ``WITHIN`` of its limit. Of passes that all start when the first has waited w, at rate r of
+        an instance, that one waits w and the others half of it: ``w (1 + 1 / (1 + r w)) / 2`` on average. It may be the limit
+        less a pass of one request, T, at ``w = (r T - 1 + sqrt((r T - 1)^2 + 2 r T)) / r``.
+        """
+        filling = self.filling
+        if filling.dp == 1 or not self.mixed or rate <= 0.0:
+            return 0.0
+        of_instance = rate / filling.replicas
+        longest = PATIENCE * filling.dp / of_instance
+        if self.ttft_limit_s is None:
+            return longest
+        first = float(filling.whole[0]) * filling.pp if len(filling.whole) else float(filling.parts.sum())
+        left = max(WITHIN * self.ttft_limit_s - first, LEAST_WAIT * self.ttft_limit_s)
+        spare = of_instance * left
+        return min(longest, (spare - 1.0 + math.sqrt((spare - 1.0) ** 2 + 2.0 * spare)) / of_instance)
 
     def at(self, rate: float, pace: float = 1.0) -> AtLoad | None:
         """Means at so many random requests/s, every pass taking ``pace`` times as long; ``None`` where they are not carried."""
-        found = self._at(rate * pace)
+        here = self
+        if math.isinf(self.filling.wait_s):
+            here = replace(self, filling=replace(self.filling, wait_s=self.wait_s(rate) / pace))
+        found = here._at(rate * pace)
         if found is None:
             return None
         return AtLoad(rate, found.ttft_s * pace, found.tpot_s * pace, found.busy, found.sequences)
@@ -246,16 +273,18 @@ def _elsewhere(filling: Filling, rate: float, gap: float) -> float:
     return 1.0 - max(1.0 - below, 0.0) ** (filling.replicas - 1)
 
 
-def arrivals_of(operation: Operation, workload: Workload | None = None) -> Arrivals:
-    """What an operation makes of random arrivals of ``workload`` (default: the one that it was planned for)."""
+def arrivals_of(operation: Operation, workload: Workload | None = None, wait_s: float = math.inf) -> Arrivals:
+    """What an operation makes of random arrivals of ``workload`` (default: the one that it was planned for); ``wait_s``: see
+    ``Filling``."""
     first, last = operation.pools[0], operation.pools[-1]
     asked = first.pool.inputs.workload if workload is None else workload
     return Arrivals(
-        filling_of(first, operation.prefill_wait_s, asked),
+        filling_of(first, wait_s, asked),
         decoding_of(last, operation.mode == "aggregated", asked),
         operation.mode == "aggregated",
         max(asked.output_tokens.mean - 1.0, 0.0),
         asked.output_tokens.coefficient_of_variation,
+        asked.ttft_s,
     )
 
 

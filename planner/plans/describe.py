@@ -156,7 +156,7 @@ def _random(context: Context, told: dict[str, Any]) -> list[str]:
     if found["prefill_wait_ms"]:
         lines.append(
             f"an instance starts a prefill pass once every rank has a request for it, or one has waited "
-            f"{found['prefill_wait_ms']:.0f} ms: ranks that have none would idle through it"
+            f"{found['prefill_wait_ms']:.0f} ms (at this load): ranks that have none would idle through it"
         )
     limited = workload.ttft_s is not None or workload.tpot_s is not None
     within = "within the limits" if limited else "without a queue that grows"

@@ -11,7 +11,7 @@ from planner.footprint import Shapes
 from planner.performance import handoff_seconds, mixed_serving, prefill_queue, split_serving
 from planner.performance.serving import queue_wait, utilisation_for_wait
 from planner.plans.context import Context, PoolContext
-from planner.plans.decision import Decision, PoolDecision
+from planner.plans.decision import Decision
 from planner.plans.states import Passes, PoolState, pass_key, pool_state
 
 BUSY_LIMIT = 0.95
@@ -38,9 +38,6 @@ class Operation:
     usd_per_hour: float
     input_share: float
     busy: float
-    prefill_wait_s: float = 0.0
-    """An aggregated instance of several ranks starts a prefill pass once every rank has a request for it, or one has waited so
-    long."""
 
     @property
     def placed(self) -> tuple[np.ndarray | None, ...]:
@@ -120,25 +117,10 @@ def serve(context: Context, units: tuple[int, ...], states: dict[str, PoolState]
             usd,
             input_share,
             input_share * asked / rate,
-            alignment_wait(state.decision, rate, workload.ttft_s),
         )
     if set(states) != {"prefill", "decode"}:
         raise InputError("pools must be one mixed pool, or a prefill and a decode pool", where="plan: pools")
     return _disaggregated(context, states, units, devices_paid, usd, busy)
-
-
-ALIGNMENT = 4.0
-"""An instance waits for its ranks so many times as long as a request a rank takes to come at capacity: at half of that and above,
-all but a few passes start with every rank."""
-
-
-def alignment_wait(decision: PoolDecision, capacity_per_s: float, ttft_limit: float | None) -> float:
-    """Longest wait of an aggregated pool's requests for those of other ranks (s): half of the limit on TTFT at most. One rank
-    alone has nobody to wait for."""
-    if decision.dp == 1:
-        return 0.0
-    wait = ALIGNMENT * decision.dp * decision.replicas / capacity_per_s
-    return wait if ttft_limit is None else min(wait, ttft_limit / 2.0)
 
 
 def _disaggregated(

@@ -52,7 +52,7 @@ def prediction_of(context: Context, operation: Operation, others: Moved) -> dict
         own = operation.requests_per_s / operation.capacity_per_s
         rates = {share: rate for share, rate in rates.items() if abs(share - own) > 1e-9} | {own: operation.requests_per_s}
     at_load = cache(arrivals.at)
-    loads = [_load(at_load, share, rate, paces) for share, rate in sorted(rates.items())]
+    loads = [_load(at_load, share, rate, arrivals.wait_s(rate), paces) for share, rate in sorted(rates.items())]
     at = at_load(operation.requests_per_s, 1.0) if context.open_loop else None
     times, concurrency, busy = full, operation.concurrency, operation.busy
     if at is not None:
@@ -75,7 +75,7 @@ def prediction_of(context: Context, operation: Operation, others: Moved) -> dict
         "full_batches": full,
         "random_arrivals": {
             "most_requests_per_s": most_within(context, arrivals, operation.capacity_per_s),
-            "prefill_wait_ms": operation.prefill_wait_s * 1e3,
+            "prefill_wait_ms": arrivals.wait_s(operation.requests_per_s) * 1e3,
             "loads": loads,
         },
         "evidence": evidence_of(context),
@@ -92,7 +92,7 @@ def _pace(found: Ends) -> Ends:
     return {end: time and value and time / value for end, time in found.items()}
 
 
-def _load(at_load: At, share: float, rate: float, paces: tuple[Ends, Ends]) -> dict[str, Any]:
+def _load(at_load: At, share: float, rate: float, wait_s: float, paces: tuple[Ends, Ends]) -> dict[str, Any]:
     """A load in requests/s that stay the same while all passes take as long as at the ends of the times' intervals; ``null``
     where they are not carried then."""
     first, other = ({end: None if f is None else at_load(rate, f) for end, f in pace.items()} for pace in paces)
@@ -100,6 +100,7 @@ def _load(at_load: At, share: float, rate: float, paces: tuple[Ends, Ends]) -> d
     return {
         "share": share,
         "requests_per_s": rate,
+        "prefill_wait_ms": wait_s * 1e3,
         "ttft_ms": _ends({end: None if one is None else one.ttft_s * 1e3 for end, one in first.items()}),
         "tpot_ms": _ends({end: None if one is None else one.tpot_s * 1e3 for end, one in other.items()}),
         "decoding": None if at is None else at.sequences,

@@ -93,6 +93,7 @@ class LoadRow(_Part):
 
     share: Amount
     requests_per_s: Amount
+    prefill_wait_ms: Amount
     ttft_ms: Interval | None
     tpot_ms: Interval | None
     decoding: Amount | None
@@ -101,7 +102,8 @@ class LoadRow(_Part):
 
 class RandomArrivals(_Part):
     """Poisson arrivals of requests alike. ``most_requests_per_s``: that keep the workload's limits, up to the capacity;
-    ``prefill_wait_ms``: see ``Operation.prefill_wait_s``."""
+    ``prefill_wait_ms``: how long a request waits for those of other ranks of an aggregated instance before its pass starts, at
+    most; of the rate asked or the capacity, and of each load."""
 
     most_requests_per_s: Amount
     prefill_wait_ms: Amount

@@ -42,14 +42,14 @@ def deploy(plan: Plan, where: str, longest: float) -> Deployment:
     if inputs.workloads:
         raise InputError("serves several workloads; replaying is built for one", where=where, mend="plan for one workload")
     context = build_context(inputs, decision.variant)
-    operation = planned = operate(context, decision)
+    operation = operate(context, decision)
     usual = at_value(context)
     if usual is not context:
         operation = operate(usual, decision, operation.placed)
     states = {state.decision.phase: state for state in operation.pools}
     order = ("mixed",) if "mixed" in states else ("prefill", "decode")
     first = states[order[0]]
-    sites = tuple(_site(states[phase], longest, planned.prefill_wait_s) for phase in order)
+    sites = tuple(_site(states[phase], longest) for phase in order)
     memories, shares, disk = _planned_cache(first, operation)
     spare = None
     if not memories:
@@ -59,7 +59,7 @@ def deploy(plan: Plan, where: str, longest: float) -> Deployment:
     return Deployment(plan, usual, operation, sites, memories, spare, shares, disk)
 
 
-def _site(state: PoolState, longest: float, wait_s: float) -> Site:
+def _site(state: PoolState, longest: float) -> Site:
     decision, most = state.decision, at_once(state)
     return Site(
         name=decision.phase,
@@ -72,7 +72,6 @@ def _site(state: PoolState, longest: float, wait_s: float) -> Site:
         timing=timing_of(state, longest, most),
         accept=state.pool.accept,
         per_pass=most,
-        patience_s=wait_s if decision.phase == "mixed" else 0.0,
     )
 
 

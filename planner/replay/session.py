@@ -40,21 +40,28 @@ class Load:
     warm_up: float | None = None
     constant: bool = False
     cache_blocks: float | None = None
+    prefill_wait_s: float | None = None
+    """Instead of what the plan's passes wait for other ranks."""
     ttft: tuple[Bound, ...] = ()
     tpot: tuple[Bound, ...] = ()
 
 
-def deployed(plan: Plan, where: str, patience_s: float | None = None) -> Deployment:
-    """A plan ready to take requests of any length. ``patience_s``: see ``Site``; default the plan's."""
+def deployed(plan: Plan, where: str) -> Deployment:
+    """A plan ready to take requests of any length."""
     from planner.plans.read import inputs_of
 
-    found = deploy(plan, where, REACH * float(inputs_of(plan, where).workload.reserved_tokens))
-    if patience_s is None:
-        return found
-    if not found.sites[0].steps:
+    return deploy(plan, where, REACH * float(inputs_of(plan, where).workload.reserved_tokens))
+
+
+def _patient(deployment: Deployment, load: Load, rate: float) -> Deployment:
+    """The deployment as it waits for its ranks: as asked, or as the plan does at so many requests/s."""
+    wait_s = load.prefill_wait_s
+    if wait_s is None:
+        wait_s = arrivals_of(deployment.operation).wait_s(rate)
+    elif not deployment.sites[0].steps:
         what = "holds for prefill beside decode, and this plan has a pool for each"
         raise InputError(what, where="--prefill-wait", mend="leave it out")
-    return replace(found, sites=tuple(replace(site, patience_s=patience_s) for site in found.sites))
+    return replace(deployment, sites=tuple(replace(site, patience_s=wait_s) for site in deployment.sites))
 
 
 def simulate(deployment: Deployment, load: Load, progress: Callable[[int, int], None] | None = None) -> Replayed:
@@ -79,6 +86,7 @@ def simulate(deployment: Deployment, load: Load, progress: Callable[[int, int], 
         if workload.arrivals is not None and workload.arrivals.variation is not None:
             variation = max(workload.arrivals.variation, 1e-3)
             notes.append(f"times between arrivals vary as in the workload's trace ({variation:.3g} of their mean), drawn gamma")
+    deployment = _patient(deployment, load, deployment.operation.requests_per_s if rate is None else rate)
     count = load.requests or DRAWN_REQUESTS
     longest = min(deployment.context.inputs.model.max_context, 2**24)
     drawn = drawn_requests(workload, Arrival(rate, variation, clients), count, load.seed, longest, load.constant)
@@ -97,8 +105,7 @@ def simulate(deployment: Deployment, load: Load, progress: Callable[[int, int], 
     )
     theory: AtLoad | None = None
     if rate is not None and variation == 1.0:
-        waiting = replace(deployment.operation, prefill_wait_s=deployment.sites[0].patience_s)
-        theory = arrivals_of(waiting, workload).at(rate)
+        theory = arrivals_of(deployment.operation, workload, deployment.sites[0].patience_s).at(rate)
     return measure(replace(deployment, notes=(*deployment.notes, *notes)), served, asked, theory)
 
 
@@ -106,6 +113,7 @@ def _traced(deployment: Deployment, load: Load, trace: Trace, progress: Callable
     if load.rate_per_s is not None or load.clients is not None:
         where = "--concurrency" if load.rate_per_s is None else "--rate"
         raise InputError("a trace says itself when requests come", where=where, mend="use --scale-rate, or leave it out")
+    deployment = _patient(deployment, load, deployment.operation.requests_per_s * load.scale_rate)
     most, notes = load.requests or MOST_REQUESTS, list[str]()
     size = trace.block_tokens
     counted = _Longest(trace_requests(trace, most + 1, load.scale_rate), most)
