@@ -191,7 +191,8 @@ class Shape:
         whole = np.repeat(self.fixed + self.each * np.arange(1.0, self.per_pass + 1.0), self.dp)
         parts = self.fixed + chunk * np.append(np.ones(self.parts - 1), self.tail) if self.parts > 1 else np.zeros(0)
         whole = whole if self.parts == 1 else np.zeros(0)
-        filling = Filling(self.replicas, self.dp, self.pp, whole, parts, self.wait_s, self.fixed + chunk)
+        share = self.parts - 1 + self.tail
+        filling = Filling(self.replicas, self.dp, self.pp, whole, parts, self.wait_s, self.fixed + chunk, share)
         batch = np.ceil(np.arange(1.0, self.sequences + 1.0) / self.pp) if self.mixed else np.arange(1.0, self.sequences + 1.0)
         slots, places = self.tokens * (self.pp if self.mixed else 1), self.sequences * ranks
         slot_s = np.repeat(self.step + self.more * batch, self.dp)

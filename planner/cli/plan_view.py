@@ -51,6 +51,9 @@ def print_plan(plan: Plan) -> None:
 
     certificate, p = plan.certificate, plan.prediction
     cost = plan.cost.blended_interval
+    asked = plan.inputs["options"].get("rate") or plan.inputs["options"].get("tokens_per_day")
+    if asked and p.load != "random arrivals":
+        say(f"NOT carried if it comes at random: {number(p.requests_per_s)} requests/s; the times below are of full batches")
     say(
         f"{plan.model} on {plan.hardware}, workload {plan.workload}: {number(cost.expected)} USD per million tokens "
         f"({number(cost.low)} to {number(cost.high)}), {number(p.output_tokens_per_s.expected)} output tokens/s, "

@@ -67,7 +67,7 @@ class Blocks(click.ParamType[float]):
 @click.option("--cache-blocks", type=Blocks(), help="A prefix cache of so many blocks (inf: all) in place of the plan's.")
 @click.option(
     "--prefill-wait",
-    type=TIME,
+    type=Quantity("s", "ms", "time", 0.0, 1e9),
     help="Prefill beside decode waits so long for other ranks (default: as planned).",
 )
 @click.option("--ttft", type=Limit(), multiple=True, help="Limit on the time to first token: 2s (mean), 2s@p95; may repeat.")

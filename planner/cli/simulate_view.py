@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from planner.replay.schema import Figures, Replayed
 
 
+CARRIED = 0.97
+"""Share of the rate asked below which more comes than is served; drawn arrivals are within 2 % of it."""
+
+
 def print_replay(found: Replayed) -> None:
     """Times, what they are held against, caches, pools, price."""
     traffic = found.traffic
@@ -41,6 +45,9 @@ def print_replay(found: Replayed) -> None:
         _beside(table, "plan at this load, equal requests", found.theory)
     _beside(table, "plan at its own load", found.planned)
     print_table(table)
+    asked = found.traffic.rate_per_s
+    if asked is not None and found.requests_per_s < CARRIED * asked:
+        say(f"NOT carried: {number(found.requests_per_s)} of {number(asked)} requests/s are served; times grow while it lasts")
     for limit in found.limits:
         said = "met" if limit.met else "MISSED"
         click.echo(f"{limit.name.upper()} {limit.at}: {number(limit.found_ms)} ms of {number(limit.limit_ms)} ms: {said}")

@@ -87,6 +87,8 @@ class EnginePool:
     prefix: PrefixCacheRow | None
     wait_steps: int = 0
     """Decode steps that a request waits at most until every attention-DP rank has one to prefill (0: for none)."""
+    cadence_steps: int = 1
+    """Decode steps in which as many requests come as the instance has such ranks."""
     converted: tuple[tuple[str, str], ...] = ()
     """Formats of weights that the plan has stored otherwise than the model comes: ``(from, to)``."""
 
@@ -180,14 +182,24 @@ def _pool(plan: Plan, pool: PoolContext, decision: PoolDecision) -> EnginePool:
         experts=next((row for row in plan.experts or () if row.pool == decision.phase), None),
         prefix=next((row for row in plan.prefix_cache or () if row.pool == decision.phase), None),
         wait_steps=_wait_steps(plan, state),
+        cadence_steps=_cadence_steps(plan, state),
         converted=_converted(pool),
     )
+
+
+def _cadence_steps(plan: Plan, state: PoolState) -> int:
+    decision, rate = state.decision, plan.prediction.requests_per_s / state.decision.replicas
+    if not _wait_steps(plan, state):
+        return 1
+    return max(round(decision.dp / rate / state.seconds["decode"]), 1)
 
 
 def _wait_steps(plan: Plan, state: PoolState) -> int:
     if state.decision.phase != "mixed" or state.decision.dp == 1:
         return 0
     wait_s = plan.prediction.random_arrivals.prefill_wait_ms / 1e3
+    if not wait_s:
+        return 0
     return max(math.ceil(wait_s / state.seconds["decode"] - 1e-9), 1)
 
 

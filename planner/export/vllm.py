@@ -117,10 +117,10 @@ def _batch(pool: EnginePool, notes: Notes) -> dict[str, OptionValue]:
             what = f"{pool.phase} pool: {pool.chunk_tokens} prompt tokens a pass"
             notes.lost.append(NotCarried(what, why, str(tokens - decoding)))
     if pool.wait_steps:
-        what = f"{pool.phase} pool: prefill passes wait for a request of every rank, {pool.wait_steps} steps at most"
-        notes.lost.append(
-            NotCarried(what, "ranks of vLLM prefill when a request is there", "others decode at the prefill's pace")
-        )
+        options["prefill-schedule-interval"] = pool.cadence_steps
+        what = f"{pool.phase} pool: prefill passes wait until every rank has a request"
+        why = "vLLM has a cadence: all ranks prefill at once, whoever has a request then"
+        notes.lost.append(NotCarried(what, why, f"a prefill every {pool.cadence_steps} steps"))
     options["gpu-memory-utilization"] = memory_fraction(pool)
     return options
 

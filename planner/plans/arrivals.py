@@ -70,8 +70,9 @@ class AtLoad:
 class Filling:
     """The pool that prefills. ``whole``: passes of an instance by the requests they hold, where one takes a pass at most;
     ``parts``: the passes of one request, where it takes several; ``filled``: the last, where the next one's tokens fill it;
-    ``units``: passes of one rank by parts of a request, ``unit`` of which make one, where a full pass ends within one.
-    ``wait_s``: how long a request waits for those of other ranks at most (``inf``: as ``Arrivals.wait_s`` says)."""
+    ``share``: a request's tokens over those of a full pass; ``units``: passes of one rank by parts of a request, ``unit`` of
+    which make one, where a full pass ends within one. ``wait_s``: how long a request waits for those of other ranks at most
+    (``inf``: as ``Arrivals.wait_s`` says)."""
 
     replicas: int
     dp: int
@@ -80,6 +81,7 @@ class Filling:
     parts: Floats
     wait_s: float
     filled: float = 0.0
+    share: float = 1.0
     unit: int = 1
     units: Floats = field(default_factory=lambda: np.zeros(0))
 
@@ -117,7 +119,7 @@ class Arrivals:
         less a pass of one request, T, at ``w = (r T - 1 + sqrt((r T - 1)^2 + 2 r T)) / r``.
         """
         filling = self.filling
-        if filling.dp == 1 or not self.mixed or rate <= 0.0:
+        if filling.dp == 1 or not self.mixed or rate <= 0.0 or not filling.wait_s:
             return 0.0
         of_instance = rate / filling.replicas
         longest = PATIENCE * filling.dp / of_instance
@@ -241,10 +243,13 @@ def _passes(filling: Filling, rate: float, gap: float = 0.0, step: float = 0.0) 
             found = found.mixed(aligned, part)
         return None if found is None else _through(found, pp)
     service, passes, last = float(filling.parts.sum()), len(filling.parts), float(filling.parts[-1])
-    period = service + passes * gap
-    load = rate * period / servers
-    if load >= 1.0:
+    alone = service + passes * gap
+    shared = min(filling.share * ((filling.filled or last) + gap), alone)  # of full passes, where another waits
+    each = rate / servers
+    if each * shared >= 1.0:
         return None
+    load = each * alone / (1.0 + each * (alone - shared))
+    period = alone - load * (alone - shared)
     wait = load * period / (2.0 * (1.0 - load)) * against_one(load, servers) + gap / 2.0
     if filling.dp > 1:  # ranks begin a pass together
         wait += load * (service / passes + gap) / 2.0
@@ -254,7 +259,7 @@ def _passes(filling: Filling, rate: float, gap: float = 0.0, step: float = 0.0) 
     # its tokens end anywhere in the last pass if those of others came first
     through = service + (passes - 1) * gap + behind * (more + load * (0.5 * filling.filled - more))
     through += (pp - 1) * (last + behind * more)
-    return _Passes(wait + through, min(rate * service / servers, 1.0), 1.0, service)
+    return _Passes(wait + through, min(load * service / alone, 1.0), 1.0, service)
 
 
 def _through(found: Bulk, pp: int) -> _Passes:
@@ -273,10 +278,12 @@ def _elsewhere(filling: Filling, rate: float, gap: float) -> float:
     return 1.0 - max(1.0 - below, 0.0) ** (filling.replicas - 1)
 
 
-def arrivals_of(operation: Operation, workload: Workload | None = None, wait_s: float = math.inf) -> Arrivals:
+def arrivals_of(operation: Operation, workload: Workload | None = None, wait_s: float | None = None) -> Arrivals:
     """What an operation makes of random arrivals of ``workload`` (default: the one that it was planned for); ``wait_s``: see
-    ``Filling``."""
+    ``Filling`` (default: ``inf``, or 0 where the runtime does not wait for ranks)."""
     first, last = operation.pools[0], operation.pools[-1]
+    if wait_s is None:
+        wait_s = math.inf if first.pool.inputs.runtime.waits_for_ranks else 0.0
     asked = first.pool.inputs.workload if workload is None else workload
     return Arrivals(
         filling_of(first, wait_s, asked),
@@ -325,8 +332,19 @@ def filling_of(state: PoolState, wait_s: float, workload: Workload) -> Filling:
         more = decision.chunk - tokens[-1:]
         own, others = tokens[-1:] * (hit + miss - tokens[-1:] / 2.0), more * (hit + more / 2.0)
         filled = float(fill_seconds(state, tokens[-1:] + more, np.full(1, 2.0), (own + others) / decision.chunk)[0])
-    found = Filling(decision.replicas, decision.dp, decision.pp, whole, parts, wait_s, filled)
-    return _in_units(found, state, miss, hit) if len(whole) and decision.dp == 1 else found
+    found = Filling(decision.replicas, decision.dp, decision.pp, whole, parts, wait_s, filled, share=miss / decision.chunk)
+    if len(whole) and decision.dp == 1:
+        found = _in_units(found, state, miss, hit)
+    return found if decision.batch else _with_room(found, state, workload)
+
+
+def _with_room(filling: Filling, state: PoolState, workload: Workload) -> Filling:
+    """Passes of a pool that only prefills, as large as leaves room for the next: the caches of a pass stay through its stages and
+    until they are handed over, when the next has to be there."""
+    sequences = room_tokens(state) / (workload.input_tokens.mean + workload.output_tokens.mean)
+    most = max(sequences / (filling.pp + 1.0), 1.0)
+    whole = filling.whole[: int(min(most, len(filling.whole))) * filling.dp]
+    return replace(filling, whole=whole, units=filling.units[: int(min(most * filling.unit, len(filling.units)))])
 
 
 def _in_units(filling: Filling, state: PoolState, miss: float, hit: float) -> Filling:

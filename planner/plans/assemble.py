@@ -206,6 +206,8 @@ def _robust(context: Context, served: Served) -> dict[str, Any]:
 def _meaning(options: Options, workload: Workload) -> str:
     """What a bound is proved for."""
     told = "proved against the model, not the machine"
+    if options.headroom > 1.0:
+        told += f", of full batches that serve {options.headroom:.4g} times the requests/s asked"
     if options.robust == "workloads":
         return f"{told}, for one deployment that serves each of the workloads, at a batch and placement of its own"
     if options.at_slow_end:

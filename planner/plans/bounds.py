@@ -55,6 +55,8 @@ class Charge:
     demand: float | None
     rounds: float
     unit_weights: dict[str, float]
+    headroom: float = 1.0
+    """Of the demand over what is asked, which is all that is in flight."""
 
     @property
     def longest_tpot_s(self) -> float:
@@ -65,7 +67,7 @@ class Charge:
         """
         limit = math.inf if self.tpot_s is None else self.tpot_s
         if self.cap is not None and self.demand is not None:
-            limit = min(limit, (self.cap / self.demand - (self.ttft_s or 0.0)) / self.rounds)
+            limit = min(limit, (self.cap * self.headroom / self.demand - (self.ttft_s or 0.0)) / self.rounds)
         return limit
 
 
@@ -84,6 +86,7 @@ def charge_of(context: Context, objective: str, tpot_s: float | None) -> Charge:
         context.demand,
         workload.output_tokens.mean - 1.0,
         weights,
+        context.inputs.options.headroom,
     )
 
 
@@ -135,7 +138,7 @@ def packing(
             units = np.maximum(np.ceil((needed * instance + pool.spare_devices) / pool.unit_devices), declared.least_units)
             good = (units <= declared.units) & (needed * instance + pool.spare_devices <= declared.devices)
             if charge.cap is not None:
-                good &= concurrency * charge.demand / rate <= charge.cap * (1 + 1e-12)
+                good &= concurrency * charge.demand / rate <= charge.cap * charge.headroom * (1 + 1e-12)
             packed = np.where(good, charge.demand / (rate * units * charge.unit_weights["mixed"]), 0.0)
         return packed, np.where(good, units, 1.0), np.where(good, needed, 0.0)
     most = np.full_like(instance, MOST_REPLICAS)

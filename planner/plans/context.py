@@ -101,7 +101,7 @@ class Context:
     @property
     def open_loop(self) -> bool:
         """Requests come at random at a rate; else clients send one when theirs is done."""
-        return self.inputs.options.rate is not None or self.inputs.options.tokens_per_day is not None
+        return self.inputs.open_loop
 
     @cached_property
     def asked(self) -> float | None:

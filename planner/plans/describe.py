@@ -149,6 +149,10 @@ def explanation_of(context: Context, operation: Operation, least: Operation | No
     }
 
 
+BURSTY = 1.1
+"""Variation of the times between arrivals from which they count as bursts."""
+
+
 def _random(context: Context, told: dict[str, Any]) -> list[str]:
     """What random arrivals find within the limits, and what passes wait for."""
     workload, found = context.inputs.workload, told["random_arrivals"]
@@ -162,12 +166,21 @@ def _random(context: Context, told: dict[str, Any]) -> list[str]:
     within = "within the limits" if limited else "without a queue that grows"
     if context.open_loop and most < asked * (1.0 - 1e-9):
         lines.append(
-            f"{asked:.6g} requests/s at random are NOT served {within}: {most:.6g} are; give more hardware, a lower --rate, or "
+            f"{asked:.4g} requests/s at random are NOT served {within}: {most:.4g} are; give more hardware, a lower --rate, or "
             "longer limits"
         )
     else:
         lines.append(
-            f"up to {most:.6g} requests/s at random are served {within}, of {told['capacity_requests_per_s']:.6g} in full batches"
+            f"up to {most:.4g} requests/s at random are served {within}, of {told['capacity_requests_per_s']:.4g} in full batches"
+        )
+    lengths = (("input", workload.input_tokens), ("output", workload.output_tokens))
+    uneven = [f"{name} lengths by {one.coefficient_of_variation:.0%}" for name, one in lengths if one.coefficient_of_variation]
+    if workload.arrivals is not None and (workload.arrivals.variation or 1.0) > BURSTY:
+        uneven.append(f"times between arrivals by {workload.arrivals.variation:.0%} (at random 100%)")
+    if uneven and context.open_loop:
+        lines.append(
+            f"NOTE: that is of requests alike at random; here {', '.join(uneven)} of the mean vary: queues are longer, by far "
+            "near what is served at most: planner simulate PLAN says by how much"
         )
     return lines
 

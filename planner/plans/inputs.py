@@ -256,6 +256,11 @@ class Inputs(BaseModel):
         return self
 
     @property
+    def open_loop(self) -> bool:
+        """Requests come at random at a rate; else clients send one when theirs is done."""
+        return self.options.rate is not None or self.options.tokens_per_day is not None
+
+    @property
     def variants(self) -> tuple[Variant, ...]:
         """Those of the options, each with every point of the workload's hit-rate curve."""
         points = points_of(self.workload)

@@ -118,13 +118,16 @@ def _ends(found: Ends) -> Ends | None:
 
 def most_within(context: Context, arrivals: Arrivals, capacity_per_s: float) -> float:
     """Most random requests/s, up to the capacity, whose mean times are within the workload's limits (0: none)."""
-    limits = context.inputs.workload.ttft_s, context.inputs.workload.tpot_s
+    workload = context.inputs.workload
+    rounds = workload.output_tokens.mean - 1.0
 
     def keeps(share: float) -> bool:
         at = arrivals.at(share * capacity_per_s)
-        return at is not None and all(
-            limit is None or value <= limit for value, limit in zip((at.ttft_s, at.tpot_s), limits, strict=True)
-        )
+        if at is None:
+            return False
+        flight = at.requests_per_s * (at.ttft_s + rounds * at.tpot_s)
+        reached = (at.ttft_s, workload.ttft_s), (at.tpot_s, workload.tpot_s), (flight, context.cap)
+        return all(limit is None or value <= limit * (1.0 + 1e-9) for value, limit in reached)
 
     above = None
     for share in LADDER:

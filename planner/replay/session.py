@@ -19,6 +19,8 @@ from planner.workload import Workload
 from planner.workload.traces import Trace
 
 DRAWN_REQUESTS = 10_000
+TURNS, MOST_DRAWN = 20, 200_000
+"""Requests for each one in flight, at least, so that the start does not count; and most that are drawn unasked."""
 MOST_REQUESTS = 1_000_000
 WARM_UP = 0.2
 """Share of drawn requests that do not count: the machine is empty when the first comes."""
@@ -87,7 +89,8 @@ def simulate(deployment: Deployment, load: Load, progress: Callable[[int, int], 
             variation = max(workload.arrivals.variation, 1e-3)
             notes.append(f"times between arrivals vary as in the workload's trace ({variation:.3g} of their mean), drawn gamma")
     deployment = _patient(deployment, load, deployment.operation.requests_per_s if rate is None else rate)
-    count = load.requests or DRAWN_REQUESTS
+    flight = round(deployment.operation.concurrency) if clients is None else clients
+    count = load.requests or min(max(DRAWN_REQUESTS, TURNS * flight), MOST_DRAWN)
     longest = min(deployment.context.inputs.model.max_context, 2**24)
     drawn = drawn_requests(workload, Arrival(rate, variation, clients), count, load.seed, longest, load.constant)
     served = serve(deployment, drawn, clients=clients, cache_blocks=load.cache_blocks, progress=_counted(progress, count))

@@ -172,6 +172,8 @@ class Runtime(Extending):
     """Can split a cache by tokens over devices of an attention group whose heads are too few for it."""
     uneven_replicas: bool = False
     """Can send different shares of an expert's tokens to its copies; otherwise they serve alike."""
+    waits_for_ranks: bool = True
+    """Can hold a prefill pass of an aggregated instance back until every attention-DP rank has a request for it."""
     overlap_communication: bool
     """Collectives run beside compute (two-batch overlap); otherwise they are exposed."""
     page_tokens: int = Field(ge=1, le=4096)
@@ -318,6 +320,7 @@ _OPTIONAL = (
     "issue",
     "single_stream",
     "sources",
+    "waits_for_ranks",
     "calibrated",
 )
 

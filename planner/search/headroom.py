@@ -6,6 +6,7 @@ whose batches may be no larger lets requests wait; and passes that hold what has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from planner.plans.context import Context
 from planner.plans.decision import Decision
 from planner.plans.evaluate import memory_need
 from planner.plans.inputs import Inputs
+from planner.plans.intervals import within_high
 from planner.plans.operate import operate
 from planner.plans.schema import Plan
 from planner.plans.space import declare_space
@@ -24,8 +26,8 @@ LEAST_STEP, SURE = 1.02, 1.002
 """Headroom grows by so much at least, and by so much more than what was missing."""
 STEP = 1.2
 """By so much where little says how much is missing: at the slow end of the figures nothing is served at all."""
-MOST_STEP = 3.0
-FOR_LATENCY = (1.1, 1.25, 1.5)
+SLOW_STEP, MOST_STEP = 1.08, 3.0
+FOR_LATENCY = (1.1, 1.3)
 
 
 def roomier(context: Context, decision: Decision) -> Decision:
@@ -45,13 +47,28 @@ def roomier(context: Context, decision: Decision) -> Decision:
         trial = at(batch)
         if memory_need(here, trial.pools[number].row()).short[0] > 0.0:
             return False
-        return all(check.holds for check in checks(context, operate(context, trial)))
+        found = operate(context, trial)
+        return math.isfinite(found.ttft_s + found.tpot_s) and all(check.holds for check in checks(context, found))
 
     least, most = pool.batch, limit
     while least < most:
         middle = (least + most + 1) // 2
         least, most = (middle, most) if holds(middle) else (least, middle - 1)
-    return at(least)
+    return _busier(context, at(least))
+
+
+def _busier(context: Context, decision: Decision) -> Decision:
+    """The decision with another prefill instance on every devices that are paid for and would be idle."""
+    while len(decision.pools) == 2:
+        prefill = decision.pools[0]
+        more = replace(decision, pools=(replace(prefill, replicas=prefill.replicas + 1), decision.pools[1]))
+        found = checks(context, operate(context, more))
+        if any(rule.axis and rule.axis[1] == "devices" for rule in context.inputs.options.constraints):
+            break
+        if not all(check.holds for check in found):
+            break
+        decision = more
+    return decision
 
 
 def with_headroom(inputs: Inputs, once: Callable[[Inputs], Plan]) -> Plan:
@@ -64,7 +81,7 @@ def with_headroom(inputs: Inputs, once: Callable[[Inputs], Plan]) -> Plan:
         return once(inputs.model_copy(update={"options": inputs.options.model_copy(update={"headroom": headroom})}))
 
     plan = best = at(1.0)
-    headroom = 1.0
+    headroom, served, impossible = 1.0, 1.0, math.inf
     for number in range(ROUNDS):
         if plan.certificate.stopped:
             break
@@ -72,19 +89,31 @@ def with_headroom(inputs: Inputs, once: Callable[[Inputs], Plan]) -> Plan:
             headroom = FOR_LATENCY[number]
         elif keeps(inputs, best):
             break
+        elif math.isinf(impossible):
+            headroom = served * _step(inputs, plan, served)
         else:
-            most = plan.prediction.random_arrivals.most_requests_per_s
-            missing = plan.prediction.requests_per_s / most if most > 0.0 else STEP
-            least = LEAST_STEP
-            if inputs.options.within_high and plan.prediction.ttft_ms.high is None:
-                least = max(_slow_end(plan) / headroom, STEP)
-            headroom *= min(max(missing * SURE, least), MOST_STEP)
+            headroom = math.sqrt(served * impossible)
+        if headroom >= impossible:
+            headroom = math.sqrt(served * impossible)
         try:
             plan = at(headroom)
         except (InfeasibleError, StoppedError):
-            break
+            impossible = headroom
+            continue
+        served = headroom
         best = max(best, plan, key=lambda found: _worth(inputs, found))
     return best
+
+
+def _step(inputs: Inputs, plan: Plan, headroom: float) -> float:
+    """By how much the headroom of a plan is to grow."""
+    told = plan.prediction
+    most, least = told.random_arrivals.most_requests_per_s, LEAST_STEP
+    if inputs.options.within_high:
+        late = told.ttft_ms.high is None or told.tpot_ms.high is None
+        least = max(_slow_end(plan) / headroom, STEP) if late else SLOW_STEP
+    missing = told.requests_per_s / most if most > 0.0 else STEP
+    return min(max(missing * SURE, least), MOST_STEP)
 
 
 def _slow_end(plan: Plan) -> float:
@@ -102,12 +131,18 @@ def _worth(inputs: Inputs, plan: Plan) -> tuple[bool, float]:
 
 
 def keeps(inputs: Inputs, plan: Plan) -> bool:
-    """Whether means of random arrivals at the rate asked are within the limits, and known at the slow end where that counts."""
+    """Whether means of random arrivals at the rate asked are within the limits, at the slow end too where that counts."""
     if plan.prediction.load != "random arrivals":
         return False
-    for limit, time in ((inputs.workload.ttft_s, plan.prediction.ttft_ms), (inputs.workload.tpot_s, plan.prediction.tpot_ms)):
-        if time.expected is None or (limit is not None and time.expected > limit * 1e3 * (1.0 + 1e-9)):
+    options, workload, told = inputs.options, inputs.workload, plan.prediction
+    if options.concurrency is not None and told.concurrency > options.concurrency * (1.0 + 1e-9):
+        return False
+    for limit, high, time in (
+        (workload.ttft_s, options.high_ttft_s, told.ttft_ms),
+        (workload.tpot_s, options.high_tpot_s, told.tpot_ms),
+    ):
+        if limit is not None and time.expected > limit * 1e3 * (1.0 + 1e-9):
             return False
-        if inputs.options.within_high and time.high is None:
+        if options.within_high and (time.high is None or (high is not None and not within_high(time.high, high))):
             return False
     return True

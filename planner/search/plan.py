@@ -17,7 +17,7 @@ from planner.plans.worth import operation_objective
 from planner.reporter import Reporter
 from planner.search.conflicts import explain_infeasible
 from planner.search.find import NOTHING, Found, search_all
-from planner.search.headroom import roomier, with_headroom
+from planner.search.headroom import keeps, roomier, with_headroom
 from planner.search.high import within_limits
 from planner.search.maps import Maps, settled, with_maps
 from planner.search.pareto import seek_front
@@ -37,6 +37,10 @@ def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = 
     until = stop or Stop()
     if inputs.workloads:
         return solve_robust(inputs, hooks, until)
+    if inputs.options.within_high and inputs.open_loop:
+        plan = _open_or_closed(inputs, hooks, until, explain)
+        if keeps(inputs, plan):
+            return plan
     if inputs.options.within_high:
         return within_limits(inputs, lambda tightened: _open_or_closed(tightened, hooks, until, explain))
     return _open_or_closed(inputs, hooks, until, explain)
@@ -44,7 +48,7 @@ def solve(inputs: Inputs, reporter: Reporter | None = None, stop: Stop | None = 
 
 def _open_or_closed(inputs: Inputs, hooks: Reporter, until: Stop, explain: bool) -> Plan:
     """The best plan for clients that wait for one another's end, or for random arrivals where a rate is asked."""
-    if inputs.options.rate is None and inputs.options.tokens_per_day is None:
+    if not inputs.open_loop:
         return _solve(inputs, hooks, until, explain)
     return with_headroom(inputs, lambda trial: _solve(trial, hooks, until, explain))
 
