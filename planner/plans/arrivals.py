@@ -343,7 +343,7 @@ def _with_room(filling: Filling, state: PoolState, workload: Workload) -> Fillin
     until they are handed over, when the next has to be there."""
     sequences = room_tokens(state) / (workload.input_tokens.mean + workload.output_tokens.mean)
     most = max(sequences / (filling.pp + 1.0), 1.0)
-    whole = filling.whole[: int(min(most, len(filling.whole))) * filling.dp]
+    whole = filling.whole[: math.ceil(min(most, len(filling.whole))) * filling.dp]
     return replace(filling, whole=whole, units=filling.units[: int(min(most * filling.unit, len(filling.units)))])
 
 
