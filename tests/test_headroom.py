@@ -47,8 +47,7 @@ def planned(share: float, model: str = "llama", objective: str = "cost") -> Plan
     return solve(asked(share * capacity(model), model=model, objective=objective))
 
 
-@pytest.mark.parametrize("objective", ["cost", "throughput", "latency"])
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize(("share", "objective"), [(0.2, "cost"), (0.5, "latency"), (0.8, "throughput")])
 def test_a_plan_for_a_rate_serves_it_at_random(share: float, objective: str) -> None:
     """The means stated are those that a replay finds, and within the limits."""
     plan = planned(share, objective=objective)
@@ -120,7 +119,7 @@ def test_the_batch_is_the_largest_that_keeps_the_limits(disaggregated: bool) -> 
 
 def test_where_full_batches_are_not_enough_the_plan_is_made_for_more() -> None:
     """Near its capacity a deployment keeps no limit at random; more of it does, and the certificate says for what."""
-    found = [planned(share) for share in (0.5, 0.8, 0.9)]
+    found = [planned(share) for share in (0.5, 0.9)]
     for plan in found:
         headroom, told = plan.inputs["options"]["headroom"], plan.prediction
         assert headroom >= 1.0
@@ -148,7 +147,7 @@ def test_headroom_goes_with_a_rate() -> None:
 def test_more_headroom_is_never_cheaper() -> None:
     """The richer the demand, the dearer the least deployment (law 1), whatever is sold."""
     inputs, costs = asked(0.4 * capacity(), ttft_s=None, tpot_s=None), []
-    for headroom in (1.0, 1.3, 1.7, 2.2):
+    for headroom in (1.0, 2.2):
         options = inputs.options.model_copy(update={"headroom": headroom})
         plan = _solve(inputs.model_copy(update={"options": options}), Reporter(), Stop(), True)
         costs.append(plan.certificate.objective)
