@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import pty
 import re
-import select
-import signal
 import subprocess
 import sys
 import time
@@ -21,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import small
+from terminals import ENVIRONMENT, in_terminal, left_clean
 
-import planner
 from planner.cli.progress import Work
 from planner.plans import Plan
 from planner.replay import session
@@ -364,8 +360,6 @@ def test_work_of_unknown_size_is_counted_alone() -> None:
 
 
 # -- the terminal ---------------------------------------------------------------------------------------------------------
-TOP = Path(planner.__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TOP), "PYTHONDONTWRITEBYTECODE": "1"}
 SLOW = """
 import time
 from planner.replay.engine import Replay
@@ -379,44 +373,11 @@ run()
 """
 
 
-def in_terminal(arguments: list[str], act: Callable[[bytes], bytes]) -> tuple[int, str]:
-    """The slow command on a terminal of its own; ``act`` types what it returns, given what was seen (``TERM``: a signal)."""
-    child, terminal = pty.fork()
-    if child == 0:  # pragma: no cover
-        os.environ.update({**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "80"})
-        os.environ.pop("NO_COLOR", None)
-        os.execv(sys.executable, [sys.executable, "-c", SLOW, *arguments])
-    seen, end = b"", time.monotonic() + 60.0
-    while time.monotonic() < end:
-        if select.select([terminal], [], [], 0.05)[0]:
-            try:
-                part = os.read(terminal, 65536)
-            except OSError:  # Linux: the other side is closed
-                break
-            if not part:
-                break
-            seen += part
-        typed = act(seen)
-        if typed == b"TERM":
-            os.kill(child, signal.SIGTERM)
-        elif typed:
-            os.write(terminal, typed)
-    else:
-        os.kill(child, signal.SIGKILL)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode()
-
-
-def left_clean(out: str) -> bool:
-    """The cursor is shown again and the line of the bar is wiped."""
-    return out.rfind("\x1b[?25h") > out.rfind("\x1b[?25l") > -1 and out.find("\x1b[2K", out.rfind("replaying")) > -1
-
-
 @pytest.mark.parametrize(("options", "said"), [(("--requests", "600"), r"\d+ of 600 requests"), ((), r"\b\d+ requests")])
 def test_the_bar_counts_requests_and_leaves_nothing(file: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
     arguments = ["simulate", str(file), "--trace", str(plain(tmp_path, 600)), *options]
-    code, out = in_terminal(arguments, lambda seen: b"")
-    assert code == 0 and left_clean(out) and "replaying" in out and re.search(said, out), out[-2000:]
+    code, out = in_terminal(arguments, code=SLOW)
+    assert code == 0 and left_clean(out, "replaying") and "replaying" in out and re.search(said, out), out[-2000:]
     assert out.rfind("as served") > out.rfind("replaying") and " of 0" not in out
 
 
@@ -431,8 +392,8 @@ def test_a_signal_ends_a_replay(how: bytes, file: Path, tmp_path: Path) -> None:
         return how
 
     began = time.monotonic()
-    code, out = in_terminal(["simulate", str(file), "--requests", "100000"], act)
-    assert code == 130 and sent and left_clean(out), out[-2000:]
+    code, out = in_terminal(["simulate", str(file), "--requests", "100000"], act, SLOW)
+    assert code == 130 and sent and left_clean(out, "replaying"), out[-2000:]
     assert "planner: stopped" in out and "Traceback" not in out and "as served" not in out and time.monotonic() < began + 30.0
 
 

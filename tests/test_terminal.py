@@ -6,32 +6,26 @@ import inspect
 import itertools
 import json
 import os
-import pty
 import re
-import select
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
+from terminals import ENVIRONMENT, RUN, TOP, in_terminal, left_clean
 
 import planner
 from planner.cli.progress import Work
 
 Run = Callable[..., tuple[int, str, str]]
-TOP = Path(planner.__file__).parents[1]
 main = import_module("planner.cli.main")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TOP), "PYTHONDONTWRITEBYTECODE": "1"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-RUN = "from planner.__main__ import run; run()"
 
 
 @pytest.fixture(scope="module")
@@ -167,35 +161,6 @@ def test_nothing_is_wider_than_the_terminal_or_ends_in_blanks(
             assert (len(line) <= width or "http" in line) and line == line.rstrip(), (arguments, line)
 
 
-def in_terminal(arguments: list[str], act: Callable[[bytes], bytes] = lambda seen: b"", code: str = RUN, **env: str) -> Any:
-    """A command on a terminal of its own: ``(exit code, what it wrote)``; ``act`` types what it returns, given what was seen, or
-    sends a signal if that is ``b"TERM"``."""
-    child, terminal = pty.fork()
-    if child == 0:  # pragma: no cover
-        os.environ.update({**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "80", **env})
-        os.environ.pop("NO_COLOR", None) if "NO_COLOR" not in env else None
-        os.execv(sys.executable, [sys.executable, "-c", code, *arguments])
-    seen, end = b"", time.monotonic() + 60.0
-    while time.monotonic() < end:
-        if select.select([terminal], [], [], 0.05)[0]:
-            try:
-                part = os.read(terminal, 65536)
-            except OSError:  # Linux: the other side is closed
-                break
-            if not part:
-                break
-            seen += part
-        typed = act(seen)
-        if typed == b"TERM":
-            os.kill(child, signal.SIGTERM)
-        elif typed:
-            os.write(terminal, typed)
-    else:
-        os.kill(child, signal.SIGKILL)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode()
-
-
 def test_colours_only_where_they_are_wanted() -> None:
     assert ANSI.search(in_terminal(["list", "prices"])[1])
     for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
@@ -249,12 +214,6 @@ find.Search._process = process
 )
 
 
-def left_clean(out: str) -> bool:
-    """The cursor is shown again and the line of the bar is wiped."""
-    bar = out.rfind("search")
-    return out.rfind("\x1b[?25h") > out.rfind("\x1b[?25l") > -1 and out.find("\x1b[2K", bar) > bar
-
-
 @pytest.mark.parametrize("how", [b"\x03", b"TERM"], ids=["Ctrl-C", "SIGTERM"])
 def test_a_signal_leaves_the_best_plan_and_a_clean_terminal(how: bytes, tmp_path: Path, run: Run) -> None:
     path, sent = tmp_path / "plan.json", []
@@ -266,7 +225,7 @@ def test_a_signal_leaves_the_best_plan_and_a_clean_terminal(how: bytes, tmp_path
         return how
 
     code, out = in_terminal(["plan", "deepseek-v3", "h800-node", "--tpot", "1000", "-o", str(path), "--certificate"], act, SLOW)
-    assert code == 130 and sent and left_clean(out), out[-2000:]
+    assert code == 130 and sent and left_clean(out, "search"), out[-2000:]
     assert re.search(r"gap \d+\.\d\d%, \d+ solved, [\d,]+ open", out)
     certificate = json.loads(path.read_text(encoding="utf-8"))["certificate"]
     assert certificate["stopped"] == "interrupted" and not certificate["proved"]
@@ -286,7 +245,7 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
         "    time.sleep(0.04)", "    for _ in range(600): time.sleep(0.05)"
     )  # a signal may end another thread's sleep
     code, out = in_terminal(["plan", "deepseek-v3", "h800-node", "--tpot", "1000", "-o", str(tmp_path / "p.json")], act, slower)
-    assert code == 130 and len(sent) == 2 and left_clean(out) and "planner: stopped" in out
+    assert code == 130 and len(sent) == 2 and left_clean(out, "search") and "planner: stopped" in out
     assert time.monotonic() < sent[1] + 5.0 and list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.common import TIME, Quantity, Range, echo_json, format_option, hint, read_plan_argument, tell_unverified, verdict
-from planner.cli.progress import Work, working
+from planner.cli.progress import working
 from planner.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def command(
     )
     with working("step times") as work:
         deployment = deployed(plan, where)
-        found = simulate(deployment, load, _shown(work))
+        work.stage("replaying")
+        found = simulate(deployment, load, lambda done, of: work.part(done, of, "requests"))
     tell_unverified(plan, where, plan_file)
     code = 0 if found.limits_met or not (ttft or tpot) else 4
     with verdict(code):
@@ -151,15 +152,3 @@ def command(
         again = f"planner plan {shlex.quote(found.model)} {shlex.quote(found.hardware)} --ttft … --tpot … (tighter)"
         hint("planner simulate PLAN --scale-rate 1.2" if found.limits_met else again)
     return code
-
-
-def _shown(work: Work) -> Any:
-    work.stage("replaying")
-
-    def shown(done: int, of: int) -> None:
-        if of:
-            work.part(done, of, "requests")
-        elif work.display is not None:
-            work.display.show(None, f"{done:,} requests")
-
-    return shown

@@ -62,8 +62,8 @@ class Charge:
     def longest_tpot_s(self) -> float:
         """The longest TPOT that a decode pool may have (``inf``: no limit).
 
-        Under a demand R at most N requests in flight are ``R (TTFT + (n-1) TPOT) <= N``, with TTFT at its limit (0 where there is
-        none, which only bounds).
+        Of R requests/s asked at most N in flight are ``R (TTFT + (n-1) TPOT) <= N``, with TTFT at its limit (0 where there is
+        none, which only bounds). The demand is ``headroom`` times R.
         """
         limit = math.inf if self.tpot_s is None else self.tpot_s
         if self.cap is not None and self.demand is not None:

@@ -124,12 +124,12 @@ class Context:
     @property
     def auto(self) -> bool:
         """Some hardware is to be counted by the planner."""
-        return any(selection.auto for selection in self.inputs.hardware.values())
+        return self.inputs.auto
 
     @property
     def cap(self) -> int | None:
         """Most requests in flight; where hardware is sized for that many, they are a demand and no cap."""
-        return None if self.auto else self.inputs.options.concurrency
+        return self.inputs.cap
 
     @cached_property
     def utilisation(self) -> float:

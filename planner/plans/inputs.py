@@ -261,6 +261,16 @@ class Inputs(BaseModel):
         return self.options.rate is not None or self.options.tokens_per_day is not None
 
     @property
+    def auto(self) -> bool:
+        """Some hardware is to be counted by the planner."""
+        return any(selection.auto for selection in self.hardware.values())
+
+    @property
+    def cap(self) -> int | None:
+        """Most requests in flight; where hardware is sized for that many, they are a demand and no cap."""
+        return None if self.auto else self.options.concurrency
+
+    @property
     def variants(self) -> tuple[Variant, ...]:
         """Those of the options, each with every point of the workload's hit-rate curve."""
         points = points_of(self.workload)

@@ -129,16 +129,12 @@ def most_within(context: Context, arrivals: Arrivals, capacity_per_s: float) -> 
         reached = (at.ttft_s, workload.ttft_s), (at.tpot_s, workload.tpot_s), (flight, context.cap)
         return all(limit is None or value <= limit * (1.0 + 1e-9) for value, limit in reached)
 
-    above = None
-    for share in LADDER:
-        if keeps(share):
-            below = share
-            break
-        above = share
-    else:
+    first = next((number for number, share in enumerate(LADDER) if keeps(share)), None)
+    if first is None:
         return 0.0
-    for _ in range(HALVINGS if above is not None else 0):
-        middle = (below + above) / 2.0  # type: ignore[operator]
+    below, above = LADDER[first], LADDER[max(first - 1, 0)]
+    for _ in range(HALVINGS if first else 0):
+        middle = (below + above) / 2.0
         below, above = (middle, above) if keeps(middle) else (below, middle)
     return below * capacity_per_s
 

@@ -25,13 +25,16 @@ ROUNDS = 8
 LEAST_STEP, SURE = 1.02, 1.002
 """Headroom grows by so much at least, and by so much more than what was missing."""
 STEP = 1.2
-"""By so much where little says how much is missing: at the slow end of the figures nothing is served at all."""
+"""By so much at least where little says how much is missing: at the slow end of the figures the rate is not carried at all."""
 SLOW_STEP, MOST_STEP = 1.08, 3.0
+"""By so much where the slow end misses a limit, and by so much at most."""
 FOR_LATENCY = (1.1, 1.3)
+"""Headrooms tried where TPOT is the objective."""
 
 
 def roomier(context: Context, decision: Decision) -> Decision:
-    """The decision with the largest batch that lies in device memory and keeps every limit: units and devices stay the same."""
+    """The decision with the largest batch that lies in device memory and keeps every limit, and with prefill instances on what
+    would be idle: it occupies the same units."""
     number = len(decision.pools) - 1
     pool = decision.pools[number]
     declared = declare_space(context).pools
@@ -58,16 +61,14 @@ def roomier(context: Context, decision: Decision) -> Decision:
 
 
 def _busier(context: Context, decision: Decision) -> Decision:
-    """The decision with another prefill instance on every devices that are paid for and would be idle."""
-    while len(decision.pools) == 2:
-        prefill = decision.pools[0]
-        more = replace(decision, pools=(replace(prefill, replicas=prefill.replicas + 1), decision.pools[1]))
-        found = checks(context, operate(context, more))
-        if any(rule.axis and rule.axis[1] == "devices" for rule in context.inputs.options.constraints):
-            break
-        if not all(check.holds for check in found):
-            break
-        decision = more
+    """The decision with further prefill instances on devices that are paid for and idle, unless constraints split them."""
+    if len(decision.pools) < 2 or any(rule.axis and rule.axis[1] == "devices" for rule in context.inputs.options.constraints):
+        return decision
+    prefill, decode = decision.pools
+    more = replace(decision, pools=(replace(prefill, replicas=prefill.replicas + 1), decode))
+    while all(check.holds for check in checks(context, operate(context, more))):
+        prefill, decision = more.pools[0], more
+        more = replace(decision, pools=(replace(prefill, replicas=prefill.replicas + 1), decode))
     return decision
 
 
@@ -97,7 +98,9 @@ def with_headroom(inputs: Inputs, once: Callable[[Inputs], Plan]) -> Plan:
             headroom = math.sqrt(served * impossible)
         try:
             plan = at(headroom)
-        except (InfeasibleError, StoppedError):
+        except StoppedError:
+            break
+        except InfeasibleError:
             impossible = headroom
             continue
         served = headroom
@@ -135,7 +138,7 @@ def keeps(inputs: Inputs, plan: Plan) -> bool:
     if plan.prediction.load != "random arrivals":
         return False
     options, workload, told = inputs.options, inputs.workload, plan.prediction
-    if options.concurrency is not None and told.concurrency > options.concurrency * (1.0 + 1e-9):
+    if inputs.cap is not None and told.concurrency > inputs.cap * (1.0 + 1e-9):
         return False
     for limit, high, time in (
         (workload.ttft_s, options.high_ttft_s, told.ttft_ms),
